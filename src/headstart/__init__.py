@@ -1,0 +1,121 @@
+"""Turn a folder of labelled photos into an image classifier you can trust.
+
+>>> run = headstart.fit("photos/", backbone="resnet50")      # doctest: +SKIP
+>>> run.predict("new.jpg")                                   # doctest: +SKIP
+
+`fit` needs the extra `train` (PyTorch, timm); `load` and predicting do not.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import BundleError, ConfigError, DataError, HeadstartError, StoreError, WeightsError
+
+if TYPE_CHECKING:
+    from headstart.bundle.format import Bundle
+    from headstart.bundle.predict import Prediction
+    from headstart.runs import Run
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "ConfigError",
+    "DataError",
+    "HeadstartError",
+    "Prediction",
+    "Run",
+    "StoreError",
+    "WeightsError",
+    "fit",
+    "load",
+]
+
+
+def fit(
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    stop: str | None = None,
+    recipe: str | Path | None = None,
+    set: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    split: str | Path | None = None,
+    exclude: str | Path | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> "Run":
+    """Train a classifier on labelled photos and test it on photos it never saw.
+
+    Args:
+        data: a folder of class folders; of train/val/test folders of them; a .csv with `path,label` (and `split`, `group`);
+            a .zip or .tar of these; or a data set's name, `digits` or `cifar10`.
+        out: folder for the run: absent, empty, or of an unfinished run to continue. Default: the first free of
+            runs/NAME, runs/NAME-2, ...
+        backbone: a pretrained network (`headstart backbones` lists them). Default: the small one in this package.
+        weights: a file of pretrained weights, safetensors or a torch state dict.
+        stop: last stage of the network to use.
+        recipe: a TOML file of configuration; `set`: single keys of it, such as {"head.kind": "dense"}.
+        seed: seeds the split and everything random. Default: 0.
+        split: a split.csv to reuse. exclude: a file that lists photos to leave out.
+        device: "auto", "cpu", "cuda" or "mps". precision: "auto", "fp32" or "bf16".
+
+    Returns: the finished run: its numbers, its report, its model.
+    Raises: HeadstartError: what was expected, what was found and what to do. The same call continues where it stopped.
+    """
+    from headstart import config, pipeline, runs
+
+    overrides = [f"{key}={_as_toml(value)}" for key, value in (set if set is not None else {}).items()]
+    resolved = config.load(
+        recipe,
+        overrides,
+        data=str(data),
+        backbone=backbone,
+        weights=weights if weights is None else str(weights),
+        stop=stop,
+        seed=seed,
+        split=split if split is None else str(split),
+        exclude=exclude if exclude is None else str(exclude),
+        device=device,
+        precision=precision,
+    )
+    name = Path(data).name.split(".")[0]
+    folder = runs.next_folder(name if name else "run") if out is None else Path(out)
+    return pipeline.fit(resolved, folder)
+
+
+def load(model: str | Path, *, weights: str | Path | None = None) -> "Bundle":
+    """A trained model: a run folder, a bundle, or a backbone's name, which predicts its own classes.
+
+    Args: weights: with a backbone's name, its file of weights.
+    Raises:
+        BundleError: no model there, or one that is damaged or was changed.
+        WeightsError: the backbone's weights are not at hand.
+    """
+    from headstart.bundle.own_classes import open_model
+
+    return open_model(model, None if weights is None else Path(weights))
+
+
+def _as_toml(value: Any) -> str:
+    import json
+
+    return json.dumps(value)  # TOML writes numbers, booleans, strings and lists of these as JSON does
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Run":
+        from headstart.runs import Run
+
+        return Run
+    if name == "Bundle":
+        from headstart.bundle.format import Bundle
+
+        return Bundle
+    if name == "Prediction":
+        from headstart.bundle.predict import Prediction
+
+        return Prediction
+    raise AttributeError(f"module 'headstart' has no attribute '{name}'")

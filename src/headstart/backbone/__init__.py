@@ -1,0 +1,1 @@
+"""Pretrained networks: their records, weights, stages and cuts."""

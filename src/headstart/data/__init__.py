@@ -1,0 +1,1 @@
+"""Photos: found, read, checked and split."""

@@ -1,0 +1,71 @@
+"""Every error headstart raises on purpose.
+
+    HeadstartError           catch this one for all of them
+    ├── ConfigError          a name, key or value of the configuration
+    ├── DataError            photos, labels, tables, archives, splits
+    ├── WeightsError         a backbone's weights: absent, corrupt, of another network, incomplete
+    ├── StoreError           the feature store: disk full, damaged, locked
+    └── BundleError          a trained model's folder: damaged, changed, of a newer version
+
+The command line prints such an error as one line and exits with 1; anything else that reaches a user is a bug of headstart.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class HeadstartError(Exception):
+    """Base class. The text says what was expected and what was found; `hint` says what to do about it."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
+
+class ConfigError(HeadstartError):
+    """A configuration key, value or name that cannot be used."""
+
+
+class DataError(HeadstartError):
+    """Photos or labels that cannot be used."""
+
+
+class WeightsError(HeadstartError):
+    """Weights that are absent, damaged, incomplete or of another network."""
+
+
+class StoreError(HeadstartError):
+    """The feature store cannot be read or written."""
+
+
+class BundleError(HeadstartError):
+    """A trained model that cannot be loaded as it was saved."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice spelled most like `name`, or None where none comes close.
+
+    >>> nearest("resnet5", ["resnet50", "inception_v3"])
+    'resnet50'
+    """
+    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str | None:
+    """A ready `hint` for a misspelled name, or None where no choice comes close."""
+    found = nearest(name, choices)
+    return None if found is None else f"did you mean '{found}'?"
+
+
+def safe_text(text: str) -> str:
+    """`text` fit for one line of a terminal or log: control characters and undecodable bytes are escaped.
+
+    >>> safe_text("a\\nb.jpg")
+    'a\\\\nb.jpg'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

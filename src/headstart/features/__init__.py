@@ -1,0 +1,1 @@
+"""What frozen layers saw: computed once, stored, read back."""

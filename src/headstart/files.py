@@ -1,0 +1,96 @@
+"""Where headstart keeps things on disk, and how it writes them: to a temporary name first, then renamed."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from headstart.errors import HeadstartError
+
+
+def cache_folder() -> Path:
+    """The folder for everything that can be computed or fetched again: store, weights, bundles, data sets.
+
+    `HEADSTART_CACHE` if set; else `$XDG_CACHE_HOME/headstart`; else the platform's usual place.
+    """
+    if given := os.environ.get("HEADSTART_CACHE"):
+        return Path(given).expanduser()
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "headstart"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "headstart"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "headstart"
+    return Path.home() / ".cache" / "headstart"
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path`; on success it is flushed to disk and takes `path`'s place, else it is removed.
+
+    A reader, or a process started after a crash, sees the old file or the new one, never half of one.
+
+    Raises: HeadstartError: the disk is full or the folder cannot be written; the text names the path and the free space.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        text = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
+        with os.fdopen(handle, mode, **text) as file:  # type: ignore[call-overload]
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private; these are ordinary results
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON, atomically."""
+    with atomic_file(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def cannot_write(path: Path, error: OSError) -> HeadstartError:
+    """The user's words for a write that failed, with the free space where the disk is full."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = human_bytes(shutil.disk_usage(existing_parent(path)).free)
+        return HeadstartError(f"disk full while writing {path} ({free} free)", hint="free some space, then run the same command again")
+    return HeadstartError(f"cannot write {path}: {error.strerror or error}", hint="check that the folder exists and that you may write to it")
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder at or above `path` that exists."""
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def human_bytes(n_bytes: float) -> str:
+    """A size for people: `1536` -> `1.5 KiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

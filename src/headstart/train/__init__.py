@@ -1,0 +1,1 @@
+"""Heads, phases and the one training loop."""

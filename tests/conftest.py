@@ -1,0 +1,79 @@
+"""Shared by all tests: where real photos and weights lie, a cache of their own for every test, no progress bars."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headstart import progress
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real photos and real weights; tests that need it skip where it is absent."""
+    given = os.environ.get("HEADSTART_SHARED")
+    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared"
+    if not (folder / "weights").is_dir():
+        pytest.skip(f"no real photos and weights at {folder} (set HEADSTART_SHARED)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh, empty cache folder for each test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("HEADSTART_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_progress() -> Iterator[None]:
+    with progress.quiet():
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a real network of 0.2 million parameters for 32 px photos, seeded, not trained."""
+    import json
+
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=0)
+    record = {
+        "architecture": "test_resnet",
+        "timm_architecture": "test_resnet",
+        "model_args": {"num_classes": 0},
+        "complete_through": "layer4",
+        "input_px": 32,
+        "crop": 1.0,
+        "interpolation": "bilinear",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "bn_folded": False,
+        "classes": 0,
+        "licence": "MIT",
+    }
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(network.state_dict(), path, metadata={"headstart": json.dumps(record)})
+    return path
+
+
+def make_photos(folder: Path, *, n: int = 20, classes: tuple[str, ...] = ("blue sky", "grün", "red"), seed: int = 0) -> Path:
+    """A folder of class folders: `n` noisy photos a class, each class with a colour of its own, PNG and JPEG mixed."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    for k, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            image = rng.integers(0, 140, (36 + i % 5, 40, 3))
+            image[..., k % 3] += 100
+            kind = "png" if i % 2 else "jpg"
+            Image.fromarray(image.astype(np.uint8)).save(folder / name / f"photo {i}.{kind}")
+    return folder
