@@ -1,0 +1,115 @@
+"""The trunk pass: what is stored is what the network computes, and nothing is computed twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from samples import make_photos
+
+from headstart.backbone import cut, networks, weights
+from headstart.data import pixels
+from headstart.data.scan import scan
+from headstart.data.table import Table
+from headstart.errors import ConfigError
+from headstart.features import engine
+from headstart.features.extract import extract
+from headstart.features.store import Store
+
+TORCH = engine.Choice("torch", "cpu", "fp32")
+
+
+@pytest.fixture(scope="module")
+def network(tiny_weights: Path) -> networks.Network:
+    return networks.build(weights.locate(None, tiny_weights))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    return scan(make_photos(tmp_path_factory.mktemp("photos"), n=9), cache=tmp_path_factory.mktemp("facts"))
+
+
+@pytest.mark.parametrize("place", ["layer1", "layer4", "head"])
+def test_stored_rows_equal_live_ones_at_the_stored_dtype(network: networks.Network, table: Table, place: str, tmp_path: Path) -> None:
+    trunk, _ = cut.split(network, place)
+    features = extract(trunk, table, Store(tmp_path), choice=TORCH)
+    assert features.rows.shape == (27, *trunk.out_shape)
+    images = np.stack([pixels.load(table.file(i), network.preprocessing) for i in range(len(table))])
+    live = trunk(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(features.rows[:], live, rtol=2e-3, atol=2e-3)
+
+
+def test_pixels_are_stored_at_cut_input_in_their_own_shape(network: networks.Network, table: Table, tmp_path: Path) -> None:
+    trunk, _ = cut.split(network, "input")
+    rows = extract(trunk, table, Store(tmp_path)).rows[:]
+    assert {row.shape[1] for row in rows} >= {37, 40} or len({row.shape for row in rows}) > 1
+    assert all(min(row.shape[:2]) <= round(32 * 1.15) for row in rows)
+
+
+def test_engines_agree(network: networks.Network, table: Table, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    trunk, _ = cut.split(network, "head")
+    exact, other = (extract(trunk, table, Store(tmp_path), choice=choice).rows[:] for choice in (TORCH, engine.Choice("openvino", "cpu", "fp32")))
+    np.testing.assert_allclose(exact, other, rtol=5e-3, atol=5e-3)
+    if engine.choose("openvino").precision == "bf16":
+        rough = extract(trunk, table, Store(tmp_path), choice=engine.Choice("openvino", "cpu", "bf16")).rows[:]
+        assert np.abs(rough - exact).mean() < 0.02 * np.abs(exact).mean() + 1e-3
+
+
+def test_a_second_pass_computes_nothing_and_equal_photos_are_one_row(network: networks.Network, table: Table, tmp_path: Path) -> None:
+    trunk, _ = cut.split(network, "head")
+    doubled = table.with_photos([*table.photos, table.photos[0]])
+    first = extract(trunk, doubled, Store(tmp_path), choice=TORCH)
+    again = extract(trunk, doubled, Store(tmp_path), choice=TORCH)
+    assert (first.n_computed, first.n_reused) == (27, 0)
+    assert (again.n_computed, again.n_reused) == (0, 27)
+    rows = again.rows[:]
+    assert len(rows) == 28
+    np.testing.assert_array_equal(rows[0], rows[27])
+    np.testing.assert_array_equal(rows, first.rows[:])
+
+
+def test_every_photo_keeps_its_row_in_any_order(network: networks.Network, table: Table, tmp_path: Path) -> None:
+    trunk, _ = cut.split(network, "head")
+    rows = extract(trunk, table, Store(tmp_path), choice=TORCH).rows[:]
+    order = np.random.default_rng(0).permutation(len(table))
+    np.testing.assert_array_equal(extract(trunk, table.subset(order), Store(tmp_path), choice=TORCH).rows[:], rows[order])
+
+
+def test_values_beyond_float16_are_stored_as_float32_and_found_again(tiny_weights: Path, table: Table, tmp_path: Path) -> None:
+    network = networks.build(weights.locate(None, tiny_weights))
+    trunk, _ = cut.split(network, "layer4")
+    trunk.body.add_module("big", torch.nn.Identity())
+    with torch.no_grad():
+        for parameter in trunk.body.parameters():
+            if parameter.ndim == 1:
+                parameter.mul_(40)  # norms' scales: the maps grow beyond 65,504
+    first = extract(trunk, table, Store(tmp_path), choice=TORCH)
+    assert np.abs(first.rows[:]).max() > 65504
+    assert first.rows.dtype == np.float32
+    again = extract(trunk, table, Store(tmp_path), choice=TORCH)
+    assert (again.n_computed, again.rows.dtype) == (0, np.float32)
+
+
+def test_out_of_memory_halves_the_batch_and_gives_the_same_rows(network: networks.Network) -> None:
+    trunk, _ = cut.split(network, "head")
+    images = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8)
+    session = engine.TorchSession(trunk, TORCH)
+    whole = session.run(images)
+    real = session._forward
+
+    def small_memory(batch: np.ndarray) -> np.ndarray:
+        if len(batch) > 5:
+            raise torch.OutOfMemoryError("no room")
+        return real(batch)
+
+    session._forward = small_memory
+    np.testing.assert_allclose(session.run(images), whole, atol=1e-5)
+    assert session.batch_size == 4
+
+
+def test_what_is_not_there_is_refused() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"no device 'cuda' on this machine; there is: .*cpu"):
+            engine.choose(device="cuda")
+    assert engine.choose("torch", "cpu", "fp32").name.startswith("torch 2")
