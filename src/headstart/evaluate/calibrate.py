@@ -1,0 +1,156 @@
+"""Do probabilities mean what they say? Measured (expected calibration error, reliability) and set right (temperature)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from headstart.evaluate.intervals import Interval, bootstrap, wilson
+
+N_BINS = 15
+TEMPERATURE_RANGE = (0.05, 20.0)
+
+_N_NULL_ENTRIES = 2_000_000  # of one block of simulated outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Photos whose top probability fell into one bin: what was claimed and what came true."""
+
+    n: int
+    low: float
+    high: float
+    confidence: float
+    "mean top probability of these photos, 0..1"
+    accuracy: float
+    "share of them that is right, 0..1"
+    accuracy_ci95: Interval
+
+
+def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The number to divide logits by so that their softmax is calibrated: it minimises the mean negative log-likelihood.
+
+    The loss is convex in 1 / temperature, so its slope has one zero, found by halving. Where labels and logits agree perfectly (or not
+    at all) the best temperature would be 0 (or infinite); the result then is the nearest end of `TEMPERATURE_RANGE`.
+
+    Args:
+        logits: [n, k], of photos that did not train the head, n >= 1.
+        labels: int [n], 0..k-1.
+
+    Returns: temperature, 0.05..20; above 1 means that the logits claimed too much.
+
+    Source: Guo, Pleiss, Sun and Weinberger (2017), "On calibration of modern neural networks".
+    """
+    z = np.asarray(logits, dtype=np.float64)
+    y = np.asarray(labels, dtype=np.int64)
+    check(z, y, "logits")
+    z = z - z.max(axis=1, keepdims=True)
+    target = z[np.arange(len(y)), y].mean()
+
+    def slope(inverse: float) -> float:
+        """d mean loss / d inverse temperature: expected logit under the softmax, less the label's."""
+        weights = np.exp(inverse * z)
+        return float(((weights * z).sum(axis=1) / weights.sum(axis=1)).mean() - target)
+
+    low, high = 1 / TEMPERATURE_RANGE[1], 1 / TEMPERATURE_RANGE[0]
+    # All logits equal: every temperature is as good; 1 changes nothing.
+    if slope(low) == slope(high) == 0.0:
+        return 1.0
+    if slope(low) >= 0:
+        return TEMPERATURE_RANGE[1]
+    if slope(high) <= 0:
+        return TEMPERATURE_RANGE[0]
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return float(1 / (low * high) ** 0.5)
+
+
+def ece(probs: ArrayLike, labels: ArrayLike, bins: int = N_BINS) -> float:
+    """Expected calibration error: how far confidence and accuracy lie apart, averaged over photos, 0..1.
+
+    Photos are sorted by their top probability into `bins` bins of equal width; bin i holds (i / bins, (i + 1) / bins]. In each, the gap
+    is |mean top probability - share right|; the gaps are averaged by the number of photos in the bin.
+
+    Args:
+        probs: [n, k], rows sum to 1, n >= 1.
+        labels: int [n], 0..k-1.
+        bins: how many.
+
+    Source: Naeini, Cooper and Hauskrecht (2015); Guo and others (2017).
+    """
+    confidence, right = _outcomes(probs, labels)
+    which = _bin_of(confidence, bins)
+    return float(np.abs(np.bincount(which, weights=right - confidence, minlength=bins)).sum() / len(right))
+
+
+def ece_interval(probs: ArrayLike, labels: ArrayLike, *, seed: int, bins: int = N_BINS) -> Interval:
+    """95 % interval of `ece`, corrected for the error it has even where the truth is 0.
+
+    Chance alone opens gaps between confidence and accuracy, so the measured error is too large, and resampled ones are larger
+    still: their plain percentiles can miss the truth nearly always (docs/concepts/honest-numbers.md). So the resamples' excess is
+    subtracted (the basic bootstrap), and where perfectly calibrated probabilities would have measured as much, it starts at 0.
+
+    Returns: lower and upper end, 0..1; the measured value lies within.
+    """
+    confidence, right = _outcomes(probs, labels)
+    n = len(right)
+    which = _bin_of(confidence, bins)
+    gaps = np.zeros((n, bins))
+    gaps[np.arange(n), which] = right - confidence
+    measured = float(np.abs(gaps.sum(axis=0)).sum() / n)
+    resampled = bootstrap(lambda weights: np.abs(weights @ gaps).sum(axis=1, keepdims=True) / n, n, seed=seed)
+    lowest, highest = np.quantile(resampled, [0.025, 0.975])
+    by_chance = float(np.quantile(_ece_by_chance(confidence, which, bins, seed=seed, n_draws=len(resampled)), 0.975))
+    low = 0.0 if measured <= by_chance else max(0.0, 2 * measured - float(highest))
+    return min(low, measured), min(1.0, max(measured, 2 * measured - float(lowest)))
+
+
+def reliability(probs: ArrayLike, labels: ArrayLike, bins: int = N_BINS) -> list[Bin]:
+    """The bins of `ece` that hold photos, in order of confidence."""
+    confidence, right = _outcomes(probs, labels)
+    which = _bin_of(confidence, bins)
+    found = []
+    for i in np.unique(which):
+        inside = which == i
+        n, n_right = int(inside.sum()), int(right[inside].sum())
+        found.append(Bin(n, i / bins, (i + 1) / bins, float(confidence[inside].mean()), n_right / n, wilson(n_right, n)))
+    return found
+
+
+def _ece_by_chance(confidence: NDArray[np.float64], which: NDArray[np.int64], bins: int, *, seed: int, n_draws: int) -> NDArray[np.float64]:
+    """What `ece` would measure if each photo were right with exactly the probability it claims: float64 [n_draws]."""
+    n = len(confidence)
+    rng = np.random.default_rng(seed)
+    member = np.zeros((n, bins))
+    member[np.arange(n), which] = 1.0
+    claimed = confidence @ member
+    step = max(1, _N_NULL_ENTRIES // n)
+    found = []
+    for start in range(0, n_draws, step):
+        right = (rng.random((min(step, n_draws - start), n)) < confidence).astype(np.float64)
+        found.append(np.abs(right @ member - claimed).sum(axis=1) / n)
+    return np.concatenate(found)
+
+
+def _outcomes(probs: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Top probability, and 1.0 where the top class is right: float64 [n] each."""
+    p = np.asarray(probs, dtype=np.float64)
+    y = np.asarray(labels, dtype=np.int64)
+    check(p, y, "probs")
+    return p.max(axis=1), (p.argmax(axis=1) == y).astype(np.float64)
+
+
+def _bin_of(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    edges = np.arange(bins + 1) / bins
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1).astype(np.int64)
+
+
+def check(values: NDArray[np.float64], labels: NDArray[np.int64], name: str) -> None:
+    """Refuse arrays that do not fit together: ValueError, with what was found."""
+    if values.ndim != 2 or labels.shape != values.shape[:1] or len(labels) == 0:
+        raise ValueError(f"expected {name} [n, k] and labels [n] with n >= 1, found {list(values.shape)} and {list(labels.shape)}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"expected finite {name}, found NaN or infinity in row {int(np.argmax(~np.isfinite(values).all(axis=1)))}")
+    if labels.min() < 0 or labels.max() >= values.shape[1]:
+        raise ValueError(f"expected labels 0..{values.shape[1] - 1}, found {int(labels.min())}..{int(labels.max())}")

@@ -1,0 +1,102 @@
+"""How far a number measured on a few photos may lie from the truth: 95 % intervals."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+N_RESAMPLES = 1000
+
+_Z = 1.959963984540054  # the normal distribution's 97.5 % point
+_CHUNK_ENTRIES = 2_000_000  # of one [resamples, photos] block: 16 MB, whatever the number of photos
+
+Interval = tuple[float, float]
+Weights = NDArray[np.float64]
+Statistic = Callable[[Weights], NDArray[np.float64]]
+
+
+def wilson(n_right: float, n: float) -> Interval:
+    """Wilson's 95 % interval of a share: `n_right` of `n` trials.
+
+    Unlike estimate ± 1.96 standard errors it stays within 0..1 and does not shrink to nothing where all or none are right.
+
+    Args:
+        n_right: trials that succeeded (count, 0..n).
+        n: trials (count, >= 0); 0 says nothing, so the interval is (0, 1).
+
+    Returns: lower and upper end, 0..1.
+
+    Raises: ValueError: `n_right` does not lie in 0..n.
+
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference"; Brown, Cai and DasGupta (2001) on why.
+    """
+    if not 0 <= n_right <= n:
+        raise ValueError(f"expected 0 <= n_right <= n, found n_right={n_right}, n={n}")
+    if n == 0:
+        return 0.0, 1.0
+    share = n_right / n
+    centre = share + _Z**2 / (2 * n)
+    reach = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    scale = 1 + _Z**2 / n
+    # At the ends the formula gives exactly 0 or 1, give or take the last bit.
+    low = 0.0 if n_right == 0 else (centre - reach) / scale
+    high = 1.0 if n_right == n else (centre + reach) / scale
+    return low, high
+
+
+def f1_interval(n_both: float, n_labelled: float, n_predicted: float) -> Interval:
+    """95 % interval of one class's F1, by Wilson's interval of the share it is a function of.
+
+    Of the photos that are of the class or were taken for it, J is the share where both agree, and F1 = 2 J / (1 + J). So J's
+    interval, sent through the same function, is F1's. It does not shrink to nothing at 0 and 1 as a bootstrap's does: the coverage
+    of both is in docs/concepts/honest-numbers.md.
+
+    Args:
+        n_both: photos of the class that were recognised (count).
+        n_labelled: photos of the class (count).
+        n_predicted: photos taken for the class (count).
+
+    Source: Lam, Gopal and Qian (2023), "Confidence intervals for the F1 score: a comparison of four methods" ("Wilson indirect"),
+        arXiv 2309.14621.
+    """
+    low, high = wilson(n_both, n_labelled + n_predicted - n_both)
+    return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
+def bootstrap(statistic: Statistic, n: int, *, seed: int, n_resamples: int = N_RESAMPLES) -> NDArray[np.float64]:
+    """Recompute `statistic` on photos drawn again with replacement.
+
+    Memory stays bounded: resamples come in blocks of at most 16 MB.
+
+    Args:
+        statistic: from weights float64 [r, n], how often each photo was drawn in each of r resamples, to values float64 [r, m].
+        n: photos (count, >= 1).
+        seed: of the draws; the same seed gives the same interval.
+        n_resamples: how often to draw (count).
+
+    Returns: the statistics, float64 [n_resamples, m]. `percentile` makes intervals of them.
+    """
+    return np.concatenate([statistic(weights) for weights in _resamples(n, seed, n_resamples)])
+
+
+def percentile(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The middle 95 % of bootstrapped values [n_resamples, m], as [m, 2]; resamples where a statistic is undefined (NaN) do not count."""
+    tail = (1 - LEVEL) / 2
+    return np.nanquantile(values, [tail, 1 - tail], axis=0).T
+
+
+def photos_to_halve(n: int) -> int:
+    """How many more photos would halve an interval measured on `n`: widths shrink as 1 / sqrt(n), so four times as many are needed."""
+    return 3 * n
+
+
+def _resamples(n: int, seed: int, n_resamples: int) -> Iterator[Weights]:
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK_ENTRIES // n)
+    for start in range(0, n_resamples, step):
+        n_rows = min(step, n_resamples - start)
+        draws = rng.integers(0, n, size=(n_rows, n))
+        draws += np.arange(n_rows)[:, None] * n
+        yield np.bincount(draws.ravel(), minlength=n_rows * n).reshape(n_rows, n).astype(np.float64)

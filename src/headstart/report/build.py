@@ -1,0 +1,129 @@
+"""`write_report`: a run folder becomes one HTML file that explains itself.
+
+The page makes no request to any host: pictures are data URIs, charts inline SVG, styles inline, and there is no script in it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from headstart.files import atomic_file
+from headstart.report import sections, words
+from headstart.report.folder import RunFolder, number, pair, read_run, section
+
+_MOST_CONFUSIONS = 4  # on the first screen
+_MOST_CONFUSIONS_LISTED = 25  # in place of a matrix of very many classes
+_DONE = ("done", "finished", "complete")
+
+
+def write_report(run_dir: Path, photos_root: Path | None = None) -> Path:
+    """Write `report.html` into a run folder.
+
+    Args:
+        run_dir: the run folder. What is missing in it is named on the page.
+        photos_root: folder that the paths of predictions.csv start from; None takes run.json's `data.root`. Photos that are no longer
+            there are shown as their path alone.
+
+    Returns: the path of the report.
+
+    Raises:
+        DataError: `run_dir` is no run folder.
+        HeadstartError: the file cannot be written.
+    """
+    folder = read_run(run_dir, photos_root)
+    page = _environment().get_template("page.html").render(_context(folder))
+    target = run_dir / "report.html"
+    with atomic_file(target) as file:
+        file.write(page)
+    return target
+
+
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "name": words.name,
+        "path": words.path,
+        "visible": words.visible,
+        "percent": words.percent,
+        "between": words.between,
+    }
+    return environment
+
+
+def _context(folder: RunFolder) -> dict[str, Any]:
+    """Everything the page shows, by the names that page.html uses."""
+    reliability, mean_confidence = sections.probabilities(folder.predictions)
+    confusions = words.confusions(folder.test)
+    rows = sections.class_rows(folder)
+    labels, _ = words.matrix(folder.test)
+    status = folder.of("status")
+    return {
+        "css": Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),
+        "title": _title(folder),
+        "data_name": str(folder.of("data", "name") or ""),
+        "unfinished": None if status in (None, *_DONE) else str(status),
+        **_first_screen(folder),
+        "confusions": confusions[:_MOST_CONFUSIONS],
+        "next_steps": words.next_steps(folder),
+        "facts": sections.facts(folder),
+        "rows_shown": rows[: sections.MOST_ROWS_SHOWN],
+        "rows_folded": rows[sections.MOST_ROWS_SHOWN :],
+        "knows_training": bool(folder.split.get("train")),
+        "labels": labels,
+        "cells": sections.matrix_cells(folder.test),
+        "heat_map": sections.matrix_picture(folder.test),
+        "confusions_listed": confusions[:_MOST_CONFUSIONS_LISTED],
+        "n_confusions": len(confusions),
+        "training": sections.training(folder),
+        "trained_in_epochs": sections.has_epochs(folder),
+        "reliability": reliability,
+        "calibration": words.calibration(folder, mean_confidence),
+        "mistakes": sections.mistakes(folder),
+        "omitted": folder.omitted[: sections.MOST_OMITTED],
+        "n_omitted": len(folder.omitted),
+        "notices": [*_notices(folder), *folder.problems],
+        **_record(folder),
+    }
+
+
+def _title(folder: RunFolder) -> str:
+    name = folder.of("name")
+    # A run is often named after its data; then its folder tells two of them apart.
+    return name if isinstance(name, str) and name not in ("", folder.of("data", "name")) else folder.path.absolute().name
+
+
+def _first_screen(folder: RunFolder) -> dict[str, Any]:
+    test = folder.test
+    accuracy, interval = number(test.get("accuracy")), pair(test.get("accuracy_ci95"))
+    decimals = words.decimals_for(interval)
+    return {
+        "headline": words.headline(test),
+        "accuracy": accuracy,
+        "accuracy_text": words.percent(accuracy, decimals),
+        "interval": interval,
+        "interval_text": words.between(interval),
+        "baseline": number(test.get("baseline_majority")),
+        "tiles": sections.tiles(test),
+        "n_mistakes": sections.n_mistakes(folder),
+    }
+
+
+def _notices(folder: RunFolder) -> list[str]:
+    found = folder.of("notices")
+    return [str(notice) for notice in found] if isinstance(found, list) else []
+
+
+def _record(folder: RunFolder) -> dict[str, Any]:
+    """What the run was: configuration, versions, times and the command that repeats it."""
+    command = folder.of("command")
+    return {
+        "command": " ".join(map(str, command)) if isinstance(command, list) else command if isinstance(command, str) else None,
+        "config": sections.flat(section(folder.run, "config")),
+        "versions": [(key, value) for key in ("headstart", "seed", "commit") for value in [folder.of(key)] if isinstance(value, str | int)]
+        + sections.flat(section(folder.run, "versions")),
+        "weights_sha256": folder.of("backbone", "weights_sha256"),
+        "seconds": [(key, value) for key, text in sections.flat(section(folder.run, "seconds")) if (value := number(text)) is not None],
+    }

@@ -1,0 +1,263 @@
+"""What each section of the page shows, worked out of a run folder: tables, matrix, charts, pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from headstart.evaluate import calibrate
+from headstart.report import charts, words
+from headstart.report.folder import Predictions, RunFolder, number, pair, section, whole
+from headstart.report.pictures import heat_map, thumbnail
+
+MOST_MATRIX_CLASSES = 30
+MOST_MISTAKES = 24
+MOST_OMITTED = 100
+MOST_ROWS_SHOWN = 25  # of the per-class table; the rest folds away
+
+_MOST_RATE_CLASSES = 12  # up to so many, a cell has room for count and rate
+_LEVELS_RIGHT = (0.15, 0.35, 0.55, 0.75, 0.9)
+_LEVELS_WRONG = (0.03, 0.07, 0.15, 0.3, 0.5)  # mistakes are rare: their colour starts early
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One line of the per-class table; shares as ready text, `f1` also as a number for its bar."""
+
+    name: str
+    n_test: int
+    n_train: int | None
+    texts: dict[str, str]
+    ranges: dict[str, str]
+    f1: float | None
+    f1_range: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the confusion matrix. `level` 0..6 is its shade."""
+
+    n: int
+    rate: str
+    right: bool
+    level: int
+    title: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrongly classified photo, and its picture where it could still be read."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: str
+    picture: str | None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number beside the headline, with its interval and what it means."""
+
+    title: str
+    value: str
+    interval: str
+    meaning: str
+
+
+def tiles(test: dict[str, Any]) -> list[Tile]:
+    """The figures beside accuracy."""
+    ci95 = section(test, "ci95")
+    labels, _ = words.matrix(test)
+    wanted = [("f1_macro", "Mean F1 over classes", "precision and recall together, every class counts the same")]
+    if len(labels) > 5:  # else it is 1 by definition
+        wanted.append(("top5", "Right class among the top 5", "for lists of suggestions"))
+    wanted.append(("baseline_majority", "Baseline", "by always answering the most frequent class"))
+    wanted.append(("ece", "Calibration error", "how far claimed and true chances lie apart"))
+    found = []
+    for key, title, meaning in wanted:
+        value, interval = number(test.get(key)), pair(ci95.get(key))
+        if value is not None:
+            # A baseline is known, not estimated: it says what a rule reaches on these very photos.
+            shown = "" if interval is None or key == "baseline_majority" else words.between(interval)
+            found.append(Tile(title, words.percent(value, words.decimals_for(interval)), shown, meaning))
+    return found
+
+
+def class_rows(folder: RunFolder) -> list[ClassRow]:
+    """The per-class table, weakest F1 first; classes without a test photo last."""
+    train = folder.split.get("train", {})
+    rows = []
+    for name, scores in section(folder.test, "per_class").items():
+        if not isinstance(scores, dict):
+            continue
+        values = {key: number(scores.get(key)) for key in ("precision", "recall", "f1")}
+        intervals = {key: pair(section(scores, "ci95").get(key)) for key in values}
+        texts = {key: words.percent(value) for key, value in values.items()}
+        ranges = {key: words.between(interval) for key, interval in intervals.items()}
+        rows.append(ClassRow(name, whole(scores.get("n")), train.get(name), texts, ranges, values["f1"], intervals["f1"]))
+    return sorted(rows, key=lambda row: (row.f1 is None, row.f1, -row.n_test, row.name))
+
+
+def matrix_cells(test: dict[str, Any]) -> list[list[Cell]]:
+    """The confusion matrix as rows of cells; empty with more classes than a table can show."""
+    labels, counts = words.matrix(test)
+    if not 0 < len(labels) <= MOST_MATRIX_CLASSES:
+        return []
+    return [[_cell(labels, counts, i, j) for j in range(len(labels))] for i in range(len(labels))]
+
+
+def _cell(labels: list[str], counts: Any, i: int, j: int) -> Cell:
+    n, n_row = int(counts[i, j]), int(counts[i].sum())
+    rate = n / n_row if n_row else 0.0
+    steps = _LEVELS_RIGHT if i == j else _LEVELS_WRONG
+    level = 0 if n == 0 else 1 + sum(rate > step for step in steps)
+    label, predicted = words.visible(labels[i])[:80], words.visible(labels[j])[:80]
+    title = f"{n} of {n_row} {label} recognised" if i == j else f"{n} of {n_row} {label} taken for {predicted}"
+    shown = f"{words.percent(rate)}\u00a0%" if n and len(labels) <= _MOST_RATE_CLASSES else ""
+    return Cell(n, shown, i == j, level, title)
+
+
+def matrix_picture(test: dict[str, Any]) -> str | None:
+    """The confusion matrix as a heat map, where it has too many classes for a table."""
+    labels, counts = words.matrix(test)
+    return heat_map(counts) if len(labels) > MOST_MATRIX_CLASSES else None
+
+
+def training(folder: RunFolder) -> list[Markup]:
+    """Loss and accuracy over epochs, or over the strengths tried where the head was solved and not trained step by step."""
+    if has_epochs(folder):
+        return _over_epochs(folder.history)
+    table = folder.of("head", "oof_table")
+    rows = [row for row in table if isinstance(row, dict)] if isinstance(table, list) else []
+    return _over_strengths(rows, number(folder.of("head", "strength")))
+
+
+def has_epochs(folder: RunFolder) -> bool:
+    """Whether the classifier was trained step by step."""
+    return any(number(row.get(key)) is not None for row in folder.history for key in ("train_loss", "val_loss"))
+
+
+def _over_epochs(history: Sequence[dict[str, str]]) -> list[Markup]:
+    at = list(range(1, len(history) + 1))
+    phases = [row.get("phase", "") for row in history]
+    breaks = [i + 0.5 for i in range(1, len(history)) if phases[i] != phases[i - 1]]
+    drawn = []
+    for key, title in (("loss", "Loss"), ("accuracy", "Accuracy")):
+        lines = [
+            charts.Line("validation photos", at, [number(row.get(f"val_{key}")) for row in history], charts.FIRST),
+            charts.Line("training photos", at, [number(row.get(f"train_{key}")) for row in history], charts.SECOND, dashed=True),
+        ]
+        lines = [line for line in lines if any(value is not None for value in line.values)]
+        if lines:
+            last = ", ".join(f"{line.name} end at {[value for value in line.values if value is not None][-1]:.3g}" for line in lines)
+            alt = f"{title} over {words.count(len(at), 'epoch', 'epochs')}: {last}."
+            percent = key == "accuracy"
+            drawn.append(charts.curves(lines, key=key, alt=alt, x_label="epoch", y_label=title, percent=percent, breaks=breaks))
+    return drawn
+
+
+def _over_strengths(rows: Sequence[dict[str, Any]], chosen: float | None) -> list[Markup]:
+    drawn = []
+    # The choice is made by the log loss that is left after calibration.
+    loss = "calibrated_log_loss" if any("calibrated_log_loss" in row for row in rows) else "log_loss"
+    for key, field, title in (("loss", loss, "Log loss on photos left out"), ("accuracy", "accuracy", "Accuracy on photos left out")):
+        points = sorted(
+            (strength, value)
+            for row in rows
+            if (strength := number(row.get("strength"))) is not None and (value := number(row.get(field))) is not None
+        )
+        if len(points) < 2:
+            continue
+        at, values = [point[0] for point in points], [point[1] for point in points]
+        alt = f"{title} for {len(at)} strengths of the penalty from {at[0]:.3g} to {at[-1]:.3g}: "
+        alt += f"between {min(values):.3g} and {max(values):.3g}."
+        if chosen is not None:
+            alt += f" Chosen: {chosen:.3g}."
+        drawn.append(charts.strengths(at, values, chosen, key=key, alt=alt, y_label=title, percent=field == "accuracy"))
+    return drawn
+
+
+def probabilities(predictions: Predictions | None) -> tuple[Markup | None, float | None]:
+    """The reliability diagram and the mean top probability; None where there are no usable predictions."""
+    index = {name: i for i, name in enumerate(predictions.classes)} if predictions is not None else {}
+    if predictions is None or not len(predictions) or any(label not in index for label in predictions.labels):
+        return None, None
+    labels = [index[label] for label in predictions.labels]
+    bins = calibrate.reliability(predictions.probs, labels)
+    parts = ", ".join(f"{words.percent(each.confidence)} % claimed, {words.percent(each.accuracy)} % right ({each.n})" for each in bins)
+    drawn = charts.reliability(bins, key="reliability", alt=f"Claimed probability and share right, with photos: {parts}.")
+    return drawn, float(predictions.probs.max(axis=1).mean())
+
+
+def mistakes(folder: RunFolder) -> list[Mistake]:
+    """The wrongly classified test photos that the classifier was surest of, with their pictures."""
+    predictions = folder.predictions
+    if predictions is None or not predictions.classes:
+        return []
+    sure = predictions.probs.max(axis=1)
+    wrong = [i for i in range(len(predictions)) if predictions.labels[i] != predictions.predicted[i]]
+    found = []
+    for i in sorted(wrong, key=lambda i: (-sure[i], predictions.paths[i]))[:MOST_MISTAKES]:
+        path = predictions.paths[i]
+        picture = None if folder.photos_root is None else thumbnail(folder.photos_root / path)
+        found.append(Mistake(path, predictions.labels[i], predictions.predicted[i], words.percent(float(sure[i])), picture))
+    return found
+
+
+def n_mistakes(folder: RunFolder) -> int:
+    """Wrongly classified test photos (count)."""
+    return words.test_n(folder) - words.n_right(folder.test)
+
+
+def facts(folder: RunFolder) -> list[tuple[str, str]]:
+    """The run in a few lines: photos, backbone, trunk pass, head."""
+    data, backbone, trunk, head = (section(folder.run, key) for key in ("data", "backbone", "trunk", "head"))
+    counts = {split: sum(labels.values()) for split, labels in folder.split.items()}
+    splits = {split: number(data.get(f"n_{split}")) for split in ("train", "val", "test")}
+    sizes = [f"{int(n):,} {split}" for split in splits if (n := counts.get(split, splits[split]))]
+    n_photos = number(data.get("n"))
+    n_photos = sum(counts.values()) if n_photos is None else n_photos
+    found = [("Photos", _joined(words.count(int(n_photos), "photo", "photos"), ", ".join(sizes)) if n_photos else "")]
+    stop, px = backbone.get("stop"), number(backbone.get("px"))
+    parts = [str(backbone.get("name", "")), f"stopped at {stop}" if stop else "", f"{px:.0f} px" if px else ""]
+    if (n_parameters := number(backbone.get("n_params"))) is not None:
+        parts.append(f"{n_parameters / 1e6:.2g} million parameters")
+    found.append(("Backbone", _joined(*parts)))
+    found.append(("Weights", _joined(str(backbone.get("origin", "")), str(backbone.get("licence", "")))))
+    computed, reused, seconds = (number(trunk.get(key)) for key in ("rows_computed", "rows_reused", "seconds"))
+    if computed is not None:
+        took = f"in {seconds:.1f} s" if seconds is not None and computed else ""
+        found.append(
+            ("Trunk pass", _joined(f"{computed:,.0f} rows computed {took}".strip(), f"{reused:,.0f} from the store" if reused else ""))
+        )
+    strength, warmth = number(head.get("strength")), number(head.get("temperature"))
+    parts = [
+        str(head.get("kind", "")),
+        f"L2 penalty {strength:.3g}" if strength is not None else "",
+        f"temperature {warmth:.2f}" if warmth is not None else "",
+    ]
+    found.append(("Head", _joined(*parts)))
+    return [(title, text) for title, text in found if text]
+
+
+def _joined(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)
+
+
+def flat(record: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested record as lines of dotted key and value."""
+    if isinstance(record, dict) and record:
+        return [line for key, value in record.items() for line in flat(value, f"{prefix}.{key}" if prefix else str(key))]
+    if isinstance(record, list) and any(isinstance(item, dict) for item in record):
+        return [line for i, item in enumerate(record) for line in flat(item, f"{prefix}[{i}]")]
+    if isinstance(record, list):
+        return [(prefix, ", ".join(_plain(item) for item in record))]
+    return [(prefix, _plain(record))] if prefix else []
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "not given" if value is None else f"{value:g}" if isinstance(value, float) else "none" if value in ({}, []) else str(value)

@@ -1,0 +1,97 @@
+"""Intervals against statistics known from elsewhere, and against what they promise: to hold the truth 95 times in 100."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headstart.evaluate import intervals
+
+
+@st.composite
+def shares(draw: st.DrawFn) -> tuple[int, int]:
+    n = draw(st.integers(1, 5000))
+    return draw(st.integers(0, n)), n
+
+
+def test_wilson_equals_published_values() -> None:
+    # Newcombe (1998), "Two-sided confidence intervals for the single proportion", table I, method 3.
+    for n_right, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0000, 0.1611), (1, 29, 0.0061, 0.1718)):
+        assert intervals.wilson(n_right, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(shares())
+def test_wilson_ends_are_the_shares_that_a_score_test_just_accepts(share: tuple[int, int]) -> None:
+    n_right, n = share
+    estimate = n_right / n
+    for end in intervals.wilson(n_right, n):
+        if 0 < end < 1:
+            assert abs(estimate - end) / math.sqrt(end * (1 - end) / n) == pytest.approx(1.959964, rel=1e-6)
+
+
+@given(shares())
+def test_wilson_holds_its_estimate_and_stays_within_0_and_1(share: tuple[int, int]) -> None:
+    n_right, n = share
+    low, high = intervals.wilson(n_right, n)
+    assert 0 <= low <= n_right / n <= high <= 1
+    assert high - low > 0
+
+
+def test_wilson_of_no_trials_says_nothing() -> None:
+    assert intervals.wilson(0, 0) == (0.0, 1.0)
+
+
+def test_wilson_refuses_more_successes_than_trials() -> None:
+    with pytest.raises(ValueError, match="n_right=4, n=3"):
+        intervals.wilson(4, 3)
+
+
+def test_f1_interval_is_wilson_of_the_shared_photos_sent_through_f1() -> None:
+    # 8 of 10 recognised, 9 taken for it: 11 photos in either, 8 in both; F1 = 16 / 19.
+    low, high = intervals.f1_interval(8, 10, 9)
+    share_low, share_high = intervals.wilson(8, 11)
+    assert (low, high) == pytest.approx((2 * share_low / (1 + share_low), 2 * share_high / (1 + share_high)))
+    assert low < 16 / 19 < high
+
+
+def test_class_intervals_hold_the_truth_in_about_95_of_100_cases() -> None:
+    rng = np.random.default_rng(5)
+    both, missed, extra = 0.18, 0.02, 0.015  # probabilities of a photo: of the class and found, missed, wrongly taken for it
+    truth = 2 * both / (2 * both + missed + extra)
+    hits = 0
+    for draw in rng.multinomial(150, [both, missed, extra, 1 - both - missed - extra], size=2000):
+        low, high = intervals.f1_interval(draw[0], draw[0] + draw[1], draw[0] + draw[2])
+        hits += low <= truth <= high
+    assert 0.93 <= hits / 2000 <= 0.98
+
+
+def test_bootstrap_of_a_mean_agrees_with_its_standard_error() -> None:
+    values = np.random.default_rng(0).normal(size=400)
+    means = intervals.bootstrap(lambda weights: (weights @ values / 400)[:, None], 400, seed=1, n_resamples=4000)
+    low, high = intervals.percentile(means)[0]
+    reach = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - reach, values.mean() + reach), abs=0.01)
+
+
+def test_bootstrap_draws_every_resample_in_full_whatever_the_block() -> None:
+    n = 3000  # several blocks
+    sums = intervals.bootstrap(lambda weights: weights.sum(axis=1, keepdims=True), n, seed=0)
+    assert sums.shape == (intervals.N_RESAMPLES, 1)
+    assert (sums == n).all()
+
+
+def test_bootstrap_repeats_with_its_seed_and_changes_with_another() -> None:
+    def first(weights: intervals.Weights) -> np.ndarray:
+        return weights[:, :1]
+
+    one, again, other = (intervals.bootstrap(first, 50, seed=seed) for seed in (3, 3, 4))
+    assert (one == again).all()
+    assert (one != other).any()
+
+
+def test_halving_an_interval_takes_four_times_the_photos() -> None:
+    low, high = intervals.wilson(450, 500)
+    low_more, high_more = intervals.wilson(1800, 500 + intervals.photos_to_halve(500))
+    assert (high_more - low_more) / (high - low) == pytest.approx(0.5, abs=0.01)
