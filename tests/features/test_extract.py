@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from samples import make_photos
 
 from headstart.backbone import cut, networks, weights
 from headstart.data import pixels
@@ -15,6 +14,7 @@ from headstart.errors import ConfigError
 from headstart.features import engine
 from headstart.features.extract import extract
 from headstart.features.store import Store
+from samples import make_photos
 
 TORCH = engine.Choice("torch", "cpu", "fp32")
 
@@ -49,7 +49,9 @@ def test_pixels_are_stored_at_cut_input_in_their_own_shape(network: networks.Net
 def test_engines_agree(network: networks.Network, table: Table, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     trunk, _ = cut.split(network, "head")
-    exact, other = (extract(trunk, table, Store(tmp_path), choice=choice).rows[:] for choice in (TORCH, engine.Choice("openvino", "cpu", "fp32")))
+    exact, other = (
+        extract(trunk, table, Store(tmp_path), choice=choice).rows[:] for choice in (TORCH, engine.Choice("openvino", "cpu", "fp32"))
+    )
     np.testing.assert_allclose(exact, other, rtol=5e-3, atol=5e-3)
     if engine.choose("openvino").precision == "bf16":
         rough = extract(trunk, table, Store(tmp_path), choice=engine.Choice("openvino", "cpu", "bf16")).rows[:]

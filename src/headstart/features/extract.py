@@ -1,0 +1,211 @@
+"""The trunk pass: photos through the frozen layers once, into the store."""
+
+import dataclasses
+import hashlib
+import itertools
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from headstart.backbone.cut import Trunk
+from headstart.data import pixels
+from headstart.data.reading import read_ahead
+from headstart.data.table import Table
+from headstart.data.views import augment
+from headstart.errors import DataError, safe_text
+from headstart.features import engine
+from headstart.features.key import RowKey, Spec
+from headstart.features.store import Overflow, Rows, Space, Store
+from headstart.progress import progress
+
+log = logging.getLogger("headstart")
+
+# Stored pixels keep this much more than the network's input, so that random crops have something to choose from.
+PIXELS_OVER_INPUT = 1.15
+COMMIT_S = 2.0  # what a kill costs at most, in seconds of work
+PIXELS_ASPECT = 4 / 3  # of a usual photo: for estimating bytes before photos are decoded
+
+Pixels = np.ndarray  # uint8 [h, w, 3]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Stored rows of a table's photos at one cut. `rows[i]` belongs to photo i of the table."""
+
+    rows: Rows
+    n_computed: int
+    n_reused: int
+    seconds: float
+    engine: str
+    precision: str
+
+
+def extract(
+    trunk: Trunk,
+    table: Table,
+    store: Store,
+    *,
+    view: int = 0,
+    policy: str = "none",
+    choice: engine.Choice | None = None,
+) -> Features:
+    """Run the frozen trunk once over the photos of `table` that the store does not hold yet.
+
+    At cut `input` there is nothing to run: the rows are decoded pixels, uint8 [h, w, 3], each in its photo's own shape.
+
+    Args:
+        view: 0 for the centre view, 1 and more for seeded augmented copies.
+        policy: how augmented copies are made (`data.views.augment`); the centre view needs none.
+        choice: engine, precision and device; by default the fastest at hand.
+
+    Returns: rows float16 (float32 where float16 would overflow) [n, *trunk.out_shape], row i = photo i.
+    Raises:
+        StoreError: the rows do not fit the store's budget or the disk; the text gives both sizes.
+        DataError: a photo changed or vanished since it was scanned.
+    """
+    choice = engine.choose() if choice is None else choice
+    try:
+        return _extract(trunk, table, store, view, policy, choice)
+    except engine.CannotExportError:
+        log.warning("%s cannot run this network; using PyTorch", choice.name)
+        return _extract(trunk, table, store, view, policy, dataclasses.replace(choice, provider="torch"))
+
+
+def _extract(trunk: Trunk, table: Table, store: Store, view: int, policy: str, choice: engine.Choice) -> Features:
+    policy = "none" if view == 0 else policy
+    keys: list[RowKey] = [(photo.sha256, view) for photo in table.photos]
+    started = time.monotonic()
+    spec = spec_of(trunk, choice, policy)
+    if store.overflowed(spec):
+        spec = spec.with_dtype("float32")
+    try:
+        space, n_computed = _fill(trunk, table, store, spec, keys, policy, choice)
+    except Overflow:
+        store.mark_overflow(spec)
+        spec = spec.with_dtype("float32")
+        space, n_computed = _fill(trunk, table, store, spec, keys, policy, choice)
+    n_distinct = len(set(keys))
+    seconds = time.monotonic() - started
+    return Features(space.rows(keys), n_computed, n_distinct - n_computed, seconds, choice.name, choice.precision)
+
+
+def spec_of(trunk: Trunk, choice: engine.Choice, policy: str) -> Spec:
+    """Everything but the photo that decides a row's values at this trunk's cut."""
+    network, preprocessing = trunk.network, trunk.network.preprocessing
+    if trunk.cut == "input":  # no network has touched these rows: all networks of this input size share them
+        return Spec(
+            decoder=pixels.DECODER,
+            preprocessing={"shorter_px": _stored_px(preprocessing)},
+            network="",
+            weights_sha256="",
+            cut="input",
+            stop=None,
+            view_policy="none",
+            dtype="uint8",
+            engine="",
+            precision="",
+            row_shape=(None, None, 3),
+        )
+    return Spec(
+        decoder=pixels.DECODER,
+        preprocessing=preprocessing.to_json(),
+        network=network.name,
+        weights_sha256=network.weights_sha256,
+        cut=trunk.cut,
+        stop=network.stop,
+        view_policy=policy,
+        dtype="float16",
+        engine=choice.name,
+        precision=choice.precision,
+        row_shape=trunk.out_shape,
+    )
+
+
+def _stored_px(preprocessing: pixels.Preprocessing) -> int:
+    return round(preprocessing.resize_px * PIXELS_OVER_INPUT)
+
+
+def _fill(
+    trunk: Trunk, table: Table, store: Store, spec: Spec, keys: Sequence[RowKey], policy: str, choice: engine.Choice
+) -> tuple[Space, int]:
+    """Open the space and compute the rows it lacks. Returns it and how many rows were computed."""
+    space = store.space(spec)
+    distinct = {key: position for position, key in reversed(list(enumerate(keys)))}  # equal photos are one row
+    absent = set(space.missing(keys))
+    missing = sorted(position for position in distinct.values() if position in absent)
+    if not missing:
+        return space, 0
+    stored_px = _stored_px(trunk.network.preprocessing)
+    store.check_room(spec, len(missing), row_bytes=round(PIXELS_ASPECT * 3 * stored_px**2) if spec.ragged else None)
+    outputs: Iterable[tuple[Sequence[int], np.ndarray | list[np.ndarray]]]
+    if trunk.cut == "input":
+        outputs = _pixel_rows(table, missing, stored_px)
+    else:
+        outputs = _trunk_rows(trunk, table, missing, keys[0][1], policy, choice)
+    with progress("Trunk pass" if trunk.cut != "input" else "Storing pixels", len(missing)) as advance, space.writer(commit_s=COMMIT_S) as writer:
+        for positions, rows in outputs:
+            writer.add([keys[position] for position in positions], rows)
+            advance(len(positions))
+    return space, len(missing)
+
+
+def _trunk_rows(
+    trunk: Trunk, table: Table, positions: Sequence[int], view: int, policy: str, choice: engine.Choice
+) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    preprocessing = trunk.network.preprocessing
+
+    def read(position: int) -> Pixels:
+        photo = table.photos[position]
+        source = read_unchanged(table.file(position), photo.sha256)
+        if view == 0:
+            return pixels.load(source, preprocessing)
+        shorter_px = _stored_px(preprocessing)
+        image = pixels.shrink(pixels.decode(source, shorter_px=shorter_px), shorter_px)
+        return augment(image, photo.sha256, policy, view, preprocessing)
+
+    session = engine.open_trunk(trunk, choice)
+    size = session.batch_size
+    images = read_ahead(read, positions, threads=_threads(), ahead=4 * size)
+    batches = (np.stack(some) for some in _grouped(images, size))
+    return zip(_grouped(positions, size), session.map(batches), strict=True)
+
+
+def _pixel_rows(table: Table, positions: Sequence[int], shorter_px: int) -> Iterator[tuple[Sequence[int], list[np.ndarray]]]:
+    def read(position: int) -> Pixels:
+        source = read_unchanged(table.file(position), table.photos[position].sha256)
+        return pixels.shrink(pixels.decode(source, shorter_px=shorter_px), shorter_px)
+
+    images = read_ahead(read, positions, threads=_threads(), ahead=128)
+    return zip(_grouped(positions, 32), _grouped(images, 32), strict=True)
+
+
+def read_unchanged(path: Path, sha256: str) -> bytes:
+    """A photo's bytes, which must still be the ones that were scanned: the store is addressed by them.
+
+    Raises: DataError: the file vanished or its content is another.
+    """
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {safe_text(str(path))} any more: {error.strerror}", hint="run the same command again") from error
+    if hashlib.sha256(source).hexdigest() != sha256:
+        raise DataError(f"{safe_text(str(path))} changed while the run was reading it", hint="run the same command again")
+    return source
+
+
+def _grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while some := list(itertools.islice(iterator, size)):
+        yield some
+
+
+def _threads() -> int:
+    count = os.cpu_count()
+    return 2 if count is None else min(count, 16)
