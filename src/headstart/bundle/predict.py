@@ -1,0 +1,251 @@
+"""From photos to answers: decoding on all cores beside the network, in order, in constant memory. No PyTorch.
+
+    for prediction in stream(load_bundle("runs/a"), expand(["new/"])):
+        print(prediction.path, prediction.label, prediction.probability)
+"""
+
+import contextlib
+import itertools
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from headstart.bundle.format import Bundle
+from headstart.bundle.listing import expand
+from headstart.data.colour import to_rgb
+from headstart.data.golden import golden_images
+from headstart.data.pixels import Preprocessing, load, prepare
+from headstart.data.reading import read_ahead
+from headstart.errors import BundleError, ConfigError, DataError
+from headstart.features import runtime
+
+__all__ = ["Photo", "Prediction", "counted", "expand", "is_one_photo", "open_engine", "softmax", "stream"]
+
+log = logging.getLogger("headstart")
+
+Photo = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
+"""A path; a file's content; pixels uint8 [h, w, 3], RGB; or a Pillow image."""
+
+# From here on OpenVINO's 0.5 s of import and compilation come back. Below, ONNX Runtime starts sooner.
+MANY = 64
+
+# Largest difference of a golden picture's probabilities from PyTorch's in fp32. For bf16, with its 8 bits, it
+# tells a wrong answer from a rounded one; what rounding does to real photos is measured in docs/formats.md.
+_TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one photo. Where it could not be read: `reason` says why, and there is no label."""
+
+    path: str
+    """as given; empty for bytes, pixels and Pillow images"""
+    index: int | None = None
+    """of the label in the model's order, from 0"""
+    label: str | None = None
+    id: str | None = None
+    """the label's lasting name, such as ImageNet's synset, where the model has one"""
+    probability: float | None = None
+    """0 to 1, calibrated"""
+    top: tuple[tuple[str, float], ...] = ()
+    """label and probability of the most probable classes, best first"""
+    top_ids: tuple[str | None, ...] = ()
+    """their lasting names, in the same order"""
+    reason: str | None = None
+    """why the photo could not be read: `truncated`, `not an image (text)`, ..."""
+    probabilities: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """float32 [k], of every class in the model's order; only when asked for"""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file, without `probabilities`."""
+        return {
+            "path": self.path,
+            "index": self.index,
+            "label": self.label,
+            "id": self.id,
+            "probability": self.probability,
+            "top": [
+                {"label": label, "id": lasting, "probability": probability}
+                for (label, probability), lasting in zip(self.top, self.top_ids, strict=True)
+            ],
+            "reason": self.reason,
+        }
+
+
+def stream(
+    bundle: Bundle,
+    photos: Iterable[Photo],
+    *,
+    top: int = 5,
+    all_probabilities: bool = False,
+    provider: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Iterator[Prediction]:
+    """Answer each photo, in order, while later ones are being decoded. Never raises for a photo: it gets a `reason`.
+
+    Args:
+        top: answers a photo (>= 1), the most probable first.
+        all_probabilities: also keep the probability of every class.
+        provider: `onnxruntime`, `openvino`, or `auto`: ONNX Runtime for fewer than 64 photos, else OpenVINO where it is installed.
+        precision: `fp32`, `bf16`, or `auto`: bf16 where it is fast. The two agree within what docs/formats.md states.
+        threads: for decoding, and for the network; by default as many as there are cores.
+
+    Raises:
+        ConfigError: `top` below 1, an unknown or absent provider.
+        BundleError: the network does not run here, or answers the golden pictures otherwise than where it was made.
+    """
+    if top < 1:
+        raise ConfigError(f"expected at least 1 answer a photo, found top = {top}")
+    photos = iter(photos)
+    first = list(itertools.islice(photos, MANY))
+    if provider == "auto" and len(first) < MANY and precision != "bf16":
+        provider, precision = "onnxruntime", "fp32"
+    session = open_engine(bundle, provider, precision, threads=threads)
+    return _answers(bundle, session, itertools.chain(first, photos), top, all_probabilities, threads)
+
+
+def counted(predictions: Iterable[Prediction], advance: Callable[[int], None]) -> Iterator[Prediction]:
+    """`predictions`, telling a progress bar of each."""
+    for prediction in predictions:
+        advance(1)
+        yield prediction
+
+
+def is_one_photo(value: object) -> TypeGuard[Photo]:
+    """Whether `value` is a photo rather than several."""
+    return isinstance(value, str | os.PathLike | bytes | np.ndarray | Image.Image)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities float32 [n, k] of logits [n, k], computed in float64 so that rows sum to 1 within 1e-6."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    weights = np.exp(shifted)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def open_engine(bundle: Bundle, provider: str = "auto", precision: str = "auto", *, threads: int | None = None) -> runtime.Session:
+    """The bundle's network, ready to run and checked on the golden pictures; opened once for each provider and precision.
+
+    What `auto` chose and does not work here is replaced, with a warning, by what always does: ONNX Runtime, fp32.
+
+    Raises: ConfigError, BundleError: as `stream`.
+    """
+    asked, chosen = (provider, precision), runtime.resolve(provider, precision)
+    for key in (chosen, asked):
+        if key in bundle.sessions:
+            return bundle.sessions[key]
+    try:
+        bundle.sessions[chosen] = _open_checked(bundle, *chosen, threads)
+        return bundle.sessions[chosen]
+    except BundleError as error:
+        if "auto" not in asked or chosen == ("onnxruntime", "fp32"):
+            raise
+        fallback = "onnxruntime" if provider == "auto" else provider
+        log.warning("%s; using %s in fp32", error.message, fallback)
+    bundle.sessions[asked] = _open_checked(bundle, fallback, "fp32", threads)
+    return bundle.sessions[asked]
+
+
+def _open_checked(bundle: Bundle, provider: str, precision: str, threads: int | None) -> runtime.Session:
+    where = f"the network in {bundle.network_file}"
+    try:
+        session = runtime.open_session(bundle.network_file, provider=provider, precision=precision, threads=threads)
+        px, k = bundle.preprocessing.input_px, len(bundle.labels)
+        if session.input_shape != (px, px, 3) or session.output_shape != (k,):
+            found = f"{list(session.input_shape)} to {list(session.output_shape)}"
+            raise BundleError(f"{where} does not fit its bundle.json: expected [{px}, {px}, 3] to [{k}], found {found}")
+        found_probs = softmax(session.run(golden_images(px)) / bundle.temperature)
+    except (BundleError, ConfigError):
+        raise
+    except Exception as error:  # each runtime has its own kinds, all of them for a graph it cannot run
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise BundleError(f"{provider} cannot run {where}: {reason}", hint="update it, or export the model again") from error
+    expected = bundle.record.golden.logits
+    if expected.shape != found_probs.shape:
+        raise BundleError(f"{where} does not fit its golden answers: expected {len(found_probs)} of them, found {len(expected)}")
+    difference = float(np.abs(softmax(expected / bundle.temperature) - found_probs).max())
+    if not difference <= _TOLERANCE[precision]:
+        raise BundleError(
+            f"{where} answers otherwise here than where it was made: probabilities of the golden pictures differ by {difference:.2g}, "
+            f"at most {_TOLERANCE[precision]:g} allowed ({session.engine}, {precision})",
+            hint="use another provider or precision, or update the runtime",
+        )
+    return session
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A photo on its way to the network: pixels or the reason why there are none."""
+
+    path: str
+    pixels: np.ndarray | None = None
+    reason: str | None = None
+
+
+def _read(photo: Photo, preprocessing: Preprocessing) -> _Read:
+    path = os.fspath(photo) if isinstance(photo, str | os.PathLike) else ""
+    try:
+        if isinstance(photo, np.ndarray):
+            return _Read(path, prepare(photo, preprocessing))
+        if isinstance(photo, Image.Image):
+            return _Read(path, prepare(np.asarray(to_rgb(ImageOps.exif_transpose(photo))), preprocessing))
+        if isinstance(photo, str | os.PathLike | bytes):
+            return _Read(path, load(photo, preprocessing))
+    except DataError as error:
+        return _Read(path, reason=getattr(error, "reason", error.message))
+    except (OSError, ValueError, MemoryError) as error:  # a Pillow image whose file is damaged or closed
+        return _Read(path, reason=f"cannot be read ({str(error) or type(error).__name__})")
+    return _Read(path, reason=f"not a photo but {type(photo).__name__}")
+
+
+def _answers(
+    bundle: Bundle, session: runtime.Session, photos: Iterable[Photo], top: int, all_probabilities: bool, threads: int | None
+) -> Iterator[Prediction]:
+    size, px = session.batch_size, bundle.preprocessing.input_px
+    waiting: deque[list[_Read]] = deque()  # batches whose answers are not out yet; the session keeps them few
+
+    def batches(images: Iterator[_Read]) -> Iterator[np.ndarray]:
+        while some := list(itertools.islice(images, size)):
+            good = [one.pixels for one in some if one.pixels is not None]
+            waiting.append([_Read(one.path, None, one.reason) for one in some])  # pixels now live in the batch
+            yield np.stack(good) if good else np.zeros((0, px, px, 3), np.uint8)
+
+    n_threads = min(16, runtime.cores()) if threads is None else threads
+    reading = read_ahead(lambda photo: _read(photo, bundle.preprocessing), photos, threads=n_threads, ahead=4 * size)
+    with contextlib.closing(reading):  # type: ignore[type-var]
+        for logits in session.map(batches(reading)):
+            yield from _predictions(bundle, waiting.popleft(), logits, top, all_probabilities)
+
+
+def _predictions(bundle: Bundle, photos: list[_Read], logits: np.ndarray, top: int, all_probabilities: bool) -> Iterator[Prediction]:
+    """One Prediction for each photo of a batch; `logits` has a row for each that was read."""
+    rows = iter(softmax(logits / bundle.temperature) if len(logits) else ())
+    for photo in photos:
+        if photo.reason is not None:
+            yield Prediction(photo.path, reason=photo.reason)
+            continue
+        probs = next(rows)
+        if not np.isfinite(probs).all():
+            yield Prediction(photo.path, reason="the network's answer is not a number")
+            continue
+        order = np.argsort(-probs, kind="stable")[:top].tolist()
+        labels = [bundle.labels[i] for i in order]
+        yield Prediction(
+            path=photo.path,
+            index=order[0],
+            label=labels[0].name,
+            id=labels[0].id,
+            probability=float(probs[order[0]]),
+            top=tuple((label.name, float(probs[i])) for label, i in zip(labels, order, strict=True)),
+            top_ids=tuple(label.id for label in labels),
+            probabilities=probs if all_probabilities else None,
+        )

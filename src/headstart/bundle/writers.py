@@ -1,0 +1,152 @@
+"""Predictions as a table for people, or as JSON, CSV or Parquet for programs.
+
+All stream: a million rows need no more memory than a thousand. Paths and labels are whatever a file system holds; here
+they become one printable line in the table, and valid UTF-8 elsewhere: a byte that is not is written as an escape (`\\udcff`).
+"""
+
+import csv
+import io
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from headstart.bundle.predict import Prediction
+from headstart.errors import ConfigError, did_you_mean, safe_text
+from headstart.files import atomic_file
+
+FORMATS = ("table", "json", "csv", "parquet")
+
+_ROWS_A_GROUP = 10_000  # of a Parquet file, held in memory until written: about 8 MB
+_ROWS_TO_FIT = 100  # whose widths a table's columns take
+_WIDEST = 60  # characters; longer paths and labels stick out
+
+
+def write(predictions: Iterable[Prediction], *, format: str, out: Path | None = None, top: int = 5) -> None:
+    """Write predictions as they come, to a file or to stdout.
+
+    Args:
+        format: `table`, `json` (a list of objects), `csv` or `parquet`.
+        out: the file; it appears once it is complete. None: stdout.
+        top: answers a photo, so that a CSV knows its columns before its first row.
+
+    Raises:
+        ConfigError: an unknown format; Parquet without pyarrow, or to a terminal.
+        HeadstartError: the file cannot be written.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"expected a format of {', '.join(FORMATS)}, found {format!r}", hint=did_you_mean(format, FORMATS))
+    if format == "parquet":
+        _write_parquet(predictions, out)
+        return
+    lines: dict[str, Callable[[Iterable[Prediction], int], Iterator[str]]] = {"table": _table, "json": _json, "csv": _csv}
+    if format == "table" and out is None:
+        encoding = sys.stdout.encoding
+        for line in _table(predictions, top):  # a terminal may know fewer characters than a label has
+            sys.stdout.write(line if encoding is None else line.encode(encoding, "backslashreplace").decode(encoding))
+        return
+    with _opened(out) as file:
+        for text in lines[format](predictions, top):
+            file.write(text.encode("utf-8"))
+
+
+@contextmanager
+def _opened(out: Path | None) -> Iterator[IO[bytes]]:
+    if out is not None:
+        with atomic_file(out, "wb") as file:
+            yield file
+        return
+    sys.stdout.flush()
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _table(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
+    """One photo: an answer a line, `1: tabby (n02123045) 0.85`. Several: a photo a line."""
+    predictions = iter(predictions)
+    first = list(itertools.islice(predictions, _ROWS_TO_FIT))
+    if len(first) == 1:
+        yield from _alone(first[0])
+        return
+    path_width = min(_WIDEST, max((len(safe_text(one.path)) for one in first), default=0))
+    answers = [_answer(label, one.top_ids[rank], p) for one in first for rank, (label, p) in enumerate(one.top)]
+    width = min(_WIDEST, max(map(len, answers), default=0))
+    for one in itertools.chain(first, predictions):
+        if one.reason is None:
+            cells = [_answer(label, id_, p).ljust(width) for (label, p), id_ in zip(one.top, one.top_ids, strict=True)]
+        else:
+            cells = [f"could not be read: {safe_text(one.reason)}"]
+        yield "  ".join([safe_text(one.path).ljust(path_width), *cells]).rstrip() + "\n"
+
+
+def _alone(prediction: Prediction) -> Iterator[str]:
+    if prediction.reason is not None:
+        yield f"{safe_text(prediction.path)} could not be read: {safe_text(prediction.reason)}\n"
+    for rank, ((label, probability), id_) in enumerate(zip(prediction.top, prediction.top_ids, strict=True), start=1):
+        yield f"{rank}: {_answer(label, id_, probability)}\n"
+
+
+def _answer(label: str, id_: str | None, probability: float) -> str:
+    name = safe_text(label) if id_ is None else f"{safe_text(label)} ({safe_text(id_)})"
+    return f"{name} {probability:.2f}"
+
+
+def _json(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
+    opening = "[\n"
+    for one in predictions:
+        values = one.to_json()
+        yield opening + "  " + json.dumps({**values, "path": _utf8(one.path)}, ensure_ascii=False)
+        opening = ",\n"
+    yield "[]\n" if opening == "[\n" else "\n]\n"
+
+
+def _csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
+    """path, index, label, id, probability, reason, then label_2, id_2, probability_2, ... up to `top`."""
+    buffer = io.StringIO()
+    rows = csv.writer(buffer, lineterminator="\n")
+
+    def line(cells: list[Any]) -> str:
+        rows.writerow(cells)
+        text = buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+        return text
+
+    further = range(2, top + 1)
+    names = (f"{what}_{rank}" for rank in further for what in ("label", "id", "probability"))
+    yield line(["path", "index", "label", "id", "probability", "reason", *names])
+    for one in predictions:
+        cells: list[Any] = [_utf8(one.path), one.index, one.label, one.id, _digits(one.probability), one.reason]
+        for rank in further:
+            there = rank <= len(one.top)
+            cells += [one.top[rank - 1][0], one.top_ids[rank - 1], _digits(one.top[rank - 1][1])] if there else [None] * 3
+        yield line(cells)
+
+
+def _digits(probability: float | None) -> str | None:
+    return None if probability is None else f"{probability:.6g}"
+
+
+def _write_parquet(predictions: Iterable[Prediction], out: Path | None) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError("format 'parquet' needs pyarrow, which is not installed", hint="pip install headstart[parquet]") from error
+    if out is None and sys.stdout.isatty():
+        raise ConfigError("format 'parquet' is not for a terminal", hint="give --out FILE")
+    text, share = pyarrow.string(), pyarrow.float32()
+    answer = pyarrow.struct([("label", text), ("id", text), ("probability", share)])
+    columns = [("path", text), ("index", pyarrow.int32()), ("label", text), ("id", text), ("probability", share)]
+    schema = pyarrow.schema([*columns, ("top", pyarrow.list_(answer)), ("reason", text)])
+    predictions = iter(predictions)
+    with _opened(out) as file, pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        while rows := [{**one.to_json(), "path": _utf8(one.path)} for one in itertools.islice(predictions, _ROWS_A_GROUP)]:
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))

@@ -1,0 +1,124 @@
+import csv
+import io
+import json
+import os
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from headstart.bundle.predict import Prediction
+from headstart.bundle.writers import FORMATS, write
+from headstart.errors import ConfigError
+
+CAT = Prediction("cat.jpg", 1, "tabby", "n02123045", 0.851, (("tabby", 0.851), ("tiger, striped", 0.1)), ("n02123045", None))
+NO_TEXT = os.fsdecode(b'\xff,"\r\n.jpg') if sys.platform != "win32" else "odd"
+BAD = Prediction("bad\n.jpg", reason="truncated")
+ODD = Prediction(NO_TEXT, 0, "café\nau lait", None, 0.5, (("café\nau lait", 0.5),), (None,))
+
+
+def test_one_photo_is_a_list_of_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    write(iter([CAT]), format="table", top=2)
+    assert capsys.readouterr().out == "1: tabby (n02123045) 0.85\n2: tiger, striped 0.10\n"
+    write([BAD], format="table", top=2)
+    assert capsys.readouterr().out == "bad\\n.jpg could not be read: truncated\n"
+
+
+def test_several_photos_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    write([CAT, BAD], format="table", top=2)
+    lines = ["cat.jpg    tabby (n02123045) 0.85  tiger, striped 0.10", "bad\\n.jpg  could not be read: truncated"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_a_table_fits_a_terminal_that_knows_few_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    write([ODD], format="table")
+    sys.stdout.flush()
+    assert raw.getvalue().decode("ascii").splitlines() == ["1: caf\\xe9\\nau lait 0.50"]
+
+
+def test_json_is_a_list_of_objects(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    write([CAT, BAD, ODD], format="json", out=tmp_path / "a.json")
+    values = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert values[0] == CAT.to_json()
+    assert (values[1]["path"], values[1]["label"], values[1]["reason"]) == ("bad\n.jpg", None, "truncated")
+    assert values[2]["label"] == "café\nau lait"
+    write([], format="json")
+    assert json.loads(capsysbinary.readouterr().out) == []
+
+
+def test_csv_has_the_same_columns_in_every_row(tmp_path: Path) -> None:
+    write([CAT, BAD, ODD], format="csv", out=tmp_path / "a.csv", top=3)
+    with open(tmp_path / "a.csv", encoding="utf-8", newline="") as file:
+        header, cat, bad, odd = csv.reader(file)
+    assert header[:6] == ["path", "index", "label", "id", "probability", "reason"]
+    assert header[6:] == ["label_2", "id_2", "probability_2", "label_3", "id_3", "probability_3"]
+    assert cat == ["cat.jpg", "1", "tabby", "n02123045", "0.851", "", "tiger, striped", "", "0.1", "", "", ""]
+    assert bad == ["bad\n.jpg", "", "", "", "", "truncated", *[""] * 6]
+    assert odd[2] == "café\nau lait"
+
+
+def test_parquet_keeps_kinds_and_order(tmp_path: Path) -> None:
+    write([CAT, BAD, ODD], format="parquet", out=tmp_path / "a.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "a.parquet")
+    assert table.column_names == ["path", "index", "label", "id", "probability", "top", "reason"]
+    assert table["index"].to_pylist() == [1, None, 0]
+    assert table["top"].to_pylist()[0][1]["label"] == "tiger, striped"
+    assert table["probability"].to_pylist()[0] == pytest.approx(0.851)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="every name is Unicode there")
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_name_that_is_no_text_becomes_its_escape_in_every_format(tmp_path: Path, format: str) -> None:
+    write([ODD, ODD], format=format, out=tmp_path / "out")
+    if format == "parquet":
+        assert pyarrow.parquet.read_table(tmp_path / "out")["path"][0].as_py() == '\\udcff,"\r\n.jpg'
+    else:
+        assert "\\udcff" in (tmp_path / "out").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path, format: str) -> None:
+    def interrupted() -> Iterator[Prediction]:
+        yield CAT
+        yield BAD
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(interrupted(), format=format, out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_many_rows_need_no_more_memory(tmp_path: Path, format: str) -> None:
+    def peak(n: int) -> int:
+        tracemalloc.start()
+        write((CAT for _ in range(n)), format=format, out=tmp_path / "out")
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    few, many = (20_000, 30_000) if format == "parquet" else (300, 3_000)  # two row groups are alive while the second fills
+    peak(few)
+    assert peak(many) < 1.1 * peak(few) + 50_000
+
+
+@pytest.mark.parametrize("format", ["json", "csv", "parquet"])
+def test_programs_read_from_stdout_what_a_file_would_hold(tmp_path: Path, format: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    write([CAT, BAD], format=format, out=tmp_path / "out")
+    write([CAT, BAD], format=format)
+    assert capfdbinary.readouterr().out == (tmp_path / "out").read_bytes()
+
+
+def test_unknown_formats_and_absent_libraries_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a format of table, json, csv, parquet, found 'jsn'") as caught:
+        write([CAT], format="jsn")
+    assert caught.value.hint == "did you mean 'json'?"
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match="format 'parquet' needs pyarrow") as caught:
+        write([CAT], format="parquet", out=tmp_path / "out")
+    assert caught.value.hint == "pip install headstart[parquet]"
