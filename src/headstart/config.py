@@ -27,7 +27,9 @@ def _key(default: Any, help: str, *, least: float | None = None, most: float | N
 class Head:
     """The new classifier on top of the frozen features."""
 
-    kind: Literal["linear", "dense"] = _key("linear", "linear: solved to its optimum, L2 strength by cross-validation; dense: hidden layers trained by the loop")
+    kind: Literal["linear", "dense"] = _key(
+        "linear", "linear: solved to its optimum, L2 strength by cross-validation; dense: hidden layers trained by the loop"
+    )
     class_weights: Literal["none", "balanced"] = _key("none", "balanced: every class counts the same, however few photos it has")
     hidden: tuple[int, ...] = _key((256,), "dense: units of each hidden layer")
     dropout: float = _key(0.3, "dense: share of units dropped while training", least=0, most=0.99)
@@ -47,7 +49,9 @@ class Phase:
     label_smoothing: float = _key(0.0, "share of the target spread over all classes", least=0, most=0.99)
     augment: Literal["none", "flip", "crop-flip"] = _key("crop-flip", "cut `input` only: drawn afresh each epoch")
     views: int = _key(1, "seeded augmented copies of each training photo in the store, for cuts behind `input`", least=1)
-    norm: Literal["published", "batch"] = _key("published", "normalisation layers in the tail: keep the published statistics, or use the batch's")
+    norm: Literal["published", "batch"] = _key(
+        "published", "normalisation layers in the tail: keep the published statistics, or use the batch's"
+    )
     patience: int = _key(5, "stop after this many epochs without a better val loss; the best epoch's weights are kept", least=1)
 
 
@@ -56,10 +60,14 @@ class Config:
     """Everything that decides a run's result, and nothing else."""
 
     data: str = _key("", "photos: a folder, a .csv, an archive or a data set's name")
-    backbone: str | None = _key(None, "pretrained network, as `headstart backbones` lists them; default: the embedded one, or what the weights file says")
+    backbone: str | None = _key(
+        None, "pretrained network, as `headstart backbones` lists them; default: the embedded one, or what the weights file says"
+    )
     weights: str | None = _key(None, "file of pretrained weights (safetensors, or a torch state dict)")
     stop: str | None = _key(None, "last stage of the network to use; later ones are dropped")
-    px: int | None = _key(None, "side of the square the network sees, in pixels; default: what the weights were trained for", least=16, most=2048)
+    px: int | None = _key(
+        None, "side of the square the network sees, in pixels; default: what the weights were trained for", least=16, most=2048
+    )
     head: Head = _key(Head(), "the classifier")
     phases: tuple[Phase, ...] = _key((), "training phases after the head; cuts may only move toward `input`")
     seed: int = _key(0, "seeds the split and everything random", least=0)
@@ -67,7 +75,9 @@ class Config:
     exclude: str | None = _key(None, "a file that lists photos to leave out")
     device: Literal["auto", "cpu", "cuda", "mps"] = _key("auto", "where to compute")
     precision: Literal["auto", "fp32", "bf16"] = _key("auto", "arithmetic of the frozen trunk and of training; auto: bf16 where it is fast")
-    engine: Literal["auto", "openvino", "torch"] = _key("auto", "what runs the frozen trunk; auto: OpenVINO on a CPU where it is installed, else PyTorch")
+    engine: Literal["auto", "openvino", "torch"] = _key(
+        "auto", "what runs the frozen trunk; auto: OpenVINO on a CPU where it is installed, else PyTorch"
+    )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order of the fields."""
@@ -183,7 +193,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return _build(typing.cast("type[Any]", kind), value, f"{where}.")
     if origin is Literal:
         if value not in arguments:
-            raise ConfigError(f"expected {' or '.join(map(str, arguments))} for '{where}', found {value!r}", hint=did_you_mean(str(value), arguments))
+            raise ConfigError(
+                f"expected {' or '.join(map(str, arguments))} for '{where}', found {value!r}", hint=did_you_mean(str(value), arguments)
+            )
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):

@@ -70,7 +70,9 @@ def cannot_write(path: Path, error: OSError) -> HeadstartError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = human_bytes(shutil.disk_usage(existing_parent(path)).free)
         return HeadstartError(f"disk full while writing {path} ({free} free)", hint="free some space, then run the same command again")
-    return HeadstartError(f"cannot write {path}: {error.strerror or error}", hint="check that the folder exists and that you may write to it")
+    return HeadstartError(
+        f"cannot write {path}: {error.strerror or error}", hint="check that the folder exists and that you may write to it"
+    )
 
 
 def existing_parent(path: Path) -> Path:

@@ -46,8 +46,16 @@ def progress(description: str, total: int | None, unit: str = "photos") -> Itera
 def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
     # rich takes 50 ms to import: only where a bar is shown.
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import ProgressColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -55,7 +63,13 @@ def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
             speed = task.finished_speed if task.finished_speed is not None else task.speed
             return Text("" if speed is None else f"{speed:,.0f} {unit}/s" if speed >= 10 else f"{speed:.1f} {unit}/s")
 
-    columns = [TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(elapsed_when_finished=True)]
+    columns = [
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    ]
     if total is None:
         columns = [TextColumn("{task.description:<24}"), MofNCompleteColumn(), Rate(), TimeElapsedColumn()]
     with Progress(*columns, console=Console(stderr=True)) as bar:

@@ -1,0 +1,79 @@
+"""The command line: results on stdout, progress and logs on stderr; exit 0 done, 1 a clear error, 2 wrong usage, 130 interrupted.
+
+Each command lives in a file of its own and imports what it needs when it runs: `headstart predict` must not wait for PyTorch.
+"""
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from headstart.cli import backbones, demo, evaluate, predict, store, train
+from headstart.errors import HeadstartError
+
+INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
+
+app = typer.Typer(
+    name="headstart",
+    help="Turn a folder of labelled photos into an image classifier you can trust.",
+    epilog="First time? Run: headstart demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("backbones")(backbones.backbones)
+app.command("store")(store.store)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        print(f"headstart {importlib.metadata.version('headstart')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is decided along the way.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("headstart").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def main() -> None:
+    """The entry point. An error of the user's is one line and perhaps a hint; a traceback is a bug of headstart."""
+    try:
+        code = app(standalone_mode=False)
+    except HeadstartError as error:
+        fail(error)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (`| head`) has gone: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+            raise
+        error.show()  # wrong usage, in the words of the command-line library
+        sys.exit(error.exit_code)
+    if code == INTERRUPTED:
+        print("\ninterrupted; what was computed is kept, the same command continues", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(error: HeadstartError) -> None:
+    """Say what is wrong on stderr and exit with 1."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

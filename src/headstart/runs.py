@@ -1,0 +1,161 @@
+"""Run folders: claimed before the work starts, filled by it, read back afterwards."""
+
+import functools
+import html
+import json
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.config import Config
+from headstart.errors import ConfigError, DataError, safe_text
+from headstart.files import write_json
+
+if TYPE_CHECKING:
+    from headstart.bundle.format import Bundle
+    from headstart.bundle.predict import Prediction
+
+UNFINISHED, FINISHED = "unfinished", "finished"
+
+
+def claim(folder: Path, config: Config, *, command: str | None = None) -> None:
+    """Make `folder` the place of a run with this configuration, before any work is done.
+
+    An absent or empty folder becomes a new run; an unfinished run of the same configuration is continued.
+
+    Raises: ConfigError: the folder holds anything else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"expected a folder for the run, found a file: {folder}", hint="choose another --out")
+    if folder.is_dir() and any(folder.iterdir()):
+        _check_continues(folder, config)
+        return
+    write_json(folder / "run.json", {"status": UNFINISHED, "config": config.to_json(), "command": command, "commit": _commit()})
+
+
+def _check_continues(folder: Path, config: Config) -> None:
+    try:
+        record = read_record(folder)
+    except DataError:
+        raise ConfigError(f"{folder} is not empty and holds no run", hint="choose another --out, or an empty folder") from None
+    if record.get("status") == FINISHED:
+        raise ConfigError(f"{folder} already holds a finished run", hint="choose another --out, or remove that folder first")
+    if record.get("config") != json.loads(json.dumps(config.to_json())):
+        raise ConfigError(
+            f"{folder} holds an unfinished run with another configuration",
+            hint="repeat its command to continue it, or choose another --out",
+        )
+
+
+def settle_data(folder: Path, digest: str) -> None:
+    """Note which photos this run is about; a continued run must be about the same ones.
+
+    Raises: ConfigError: the unfinished run in `folder` was started on other photos or another split.
+    """
+    record = read_record(folder)
+    if record.get("data_digest", digest) != digest:
+        raise ConfigError(
+            f"the photos or the split changed since the unfinished run in {folder} started",
+            hint="choose another --out, or remove that folder",
+        )
+    write_json(folder / "run.json", {**record, "data_digest": digest})
+
+
+def finish(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the run's facts and mark it as finished: the last file written, so a folder marked so is complete."""
+    record = {**read_record(folder), **facts, "status": FINISHED}
+    write_json(folder / "run.json", record)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of run.json. Raises: DataError: there is none, or it is not JSON."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"no run at {folder}: it has no run.json", hint="give the folder that `headstart train --out` wrote") from None
+    except (ValueError, OSError) as error:
+        raise DataError(f"{folder / 'run.json'} cannot be read: {error}") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{folder / 'run.json'} is not the record of a run")
+    return record
+
+
+def next_folder(name: str, parent: Path = Path("runs")) -> Path:
+    """A folder for a run whose place was not given: runs/NAME, else runs/NAME-2, ..."""
+    taken = {path.name for path in parent.iterdir()} if parent.is_dir() else set()
+    numbered = (name if n == 1 else f"{name}-{n}" for n in range(1, len(taken) + 2))
+    return parent / next(candidate for candidate in numbered if candidate not in taken)
+
+
+def _commit() -> str | None:
+    """The commit of the working folder, for the record: data and code of a project often live in one repository."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+class Run:
+    """A finished run: its numbers, its report, its model."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.record = read_record(self.folder)
+        if self.record.get("status") != FINISHED:
+            raise DataError(f"the run in {self.folder} is unfinished", hint="repeat its command to continue it")
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json: `test`, `val`, `seconds`."""
+        value: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        return value
+
+    @property
+    def accuracy(self) -> float:
+        """Share of test photos answered right, 0 to 1."""
+        return float(self.metrics["test"]["accuracy"])
+
+    @property
+    def report(self) -> Path:
+        """The report, one self-contained HTML file."""
+        return self.folder / "report.html"
+
+    @functools.cached_property
+    def bundle(self) -> "Bundle":
+        """The trained model."""
+        from headstart.bundle.format import load_bundle
+
+        return load_bundle(self.folder)
+
+    def predict(self, photos: Any, *, top: int = 5) -> "Prediction | list[Prediction]":
+        """Answers for one photo or several; see `Bundle.predict`."""
+        answer: Prediction | list[Prediction] = self.bundle.predict(photos, top=top)
+        return answer
+
+    def headline(self) -> str:
+        """The result in one line: `0.927 of 150 test photos right (95 %: 0.874 to 0.959)`."""
+        test = self.metrics["test"]
+        low, high = test["accuracy_ci95"]
+        return f"{test['accuracy']:.3f} of {test['n']} test photos right (95 %: {low:.3f} to {high:.3f})"
+
+    def __repr__(self) -> str:
+        return f"Run({safe_text(str(self.folder))!r}: {self.headline()})"
+
+    def _repr_html_(self) -> str:
+        test = self.metrics["test"]
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{_share(row['precision'])}</td><td>{_share(row['recall'])}</td><td>{row['n']}</td></tr>"
+            for name, row in list(test["per_class"].items())[:20]
+        )
+        more = len(test["per_class"]) - 20
+        return (
+            f"<b>{html.escape(self.headline())}</b>"
+            f"<table><tr><th>class</th><th>precision</th><th>recall</th><th>photos</th></tr>{rows}</table>"
+            + (f"<p>and {more} more classes</p>" if more > 0 else "")
+            + f"<p>Report: <a href='{html.escape(self.report.as_posix())}'>{html.escape(str(self.report))}</a></p>"
+        )
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

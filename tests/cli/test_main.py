@@ -1,0 +1,95 @@
+"""The command line as a user meets it: real processes, exit codes, one-line errors."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from samples import make_photos
+
+HEADSTART = str(Path(sys.executable).with_name("headstart"))
+
+
+def headstart(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [HEADSTART, *words], capture_output=True, text=True, cwd=cwd, timeout=120, check=False, env={**os.environ, "NO_COLOR": "1"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ("train nowhere --out run", "nowhere"),
+        ("train photos --out run --backbone resnet5", "resnet50"),
+        ("train photos --out run --set hed.kind=dense", "did you mean 'head'"),
+        ("train photos --out run --recipe none.toml", "no recipe file at none.toml"),
+        ("train photos --out run --device tpu", "expected auto or cpu or cuda or mps for 'device', found 'tpu'"),
+        ("train photos --out run --weights none.safetensors", "none.safetensors"),
+        ("predict run/none photos", "no model at run/none: it does not exist"),
+        ("predict run/none cat.jpg", "no such file or folder: cat.jpg"),
+        ("predict photos photos", "holds neither run.json nor bundle.json"),
+        ("evaluate run/none", "no run at run/none"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_exit_1(words: str, match: str, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", n=4)
+    done = headstart(*words.split(), cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert match in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words", ["train", "train photos", "train photos --out run --sed 1", "predict", "nonsense", "predict run cat.jpg --top 0"]
+)
+def test_wrong_usage_is_exit_2(words: str, tmp_path: Path) -> None:
+    done = headstart(*words.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Usage:" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["", "demo", "train", "evaluate", "predict", "backbones", "store"])
+def test_every_command_explains_itself(command: str) -> None:
+    done = headstart(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "headstart" in done.stdout
+
+
+def test_the_version_is_printed() -> None:
+    assert headstart("--version").stdout.startswith("headstart 0.")
+
+
+def test_train_predict_evaluate_and_store_work_together(tiny_weights: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos")
+    (photos / "red" / "broken.jpg").write_bytes(b"")
+    trained = headstart("train", "photos", "--out", "runs/a", "--weights", str(tiny_weights), cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "Test accuracy" in trained.stdout
+    assert "1 left out" in trained.stdout
+    assert (tmp_path / "runs" / "a" / "omitted.csv").read_text(encoding="utf-8").count("broken.jpg") == 1
+
+    one = headstart("predict", "runs/a", "photos/red/photo 0.jpg", "--top", "3", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    assert [line.split(":")[0] for line in one.stdout.strip().splitlines()] == ["1", "2", "3"]
+    table = headstart("predict", "runs/a", "photos/red", "--format", "csv", cwd=tmp_path)
+    assert len(table.stdout.strip().splitlines()) == 1 + 21
+
+    again = headstart("evaluate", "runs/a", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert [line for line in again.stdout.splitlines() if line.startswith("Test accuracy")] == [
+        line for line in trained.stdout.splitlines() if line.startswith("Test accuracy")
+    ]
+    on_data = headstart("evaluate", "runs/a", "photos", "--json", cwd=tmp_path)
+    assert '"accuracy_ci95"' in on_data.stdout
+
+    shown = headstart("store", cwd=tmp_path)
+    assert "test_resnet" in shown.stdout
+    assert "60" in shown.stdout
+    assert "freed" in headstart("store", "clear", cwd=tmp_path).stdout
+    assert "test_resnet" not in headstart("store", cwd=tmp_path).stdout

@@ -1,0 +1,173 @@
+"""The main job, end to end, on a real (small) network and real files."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart
+from headstart.errors import ConfigError, DataError, HeadstartError
+from samples import make_photos
+
+SMALL = {"head.hidden": [16]}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return make_photos(tmp_path / "photos")
+
+
+def test_a_folder_becomes_a_tested_classifier(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    run = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    assert {path.name for path in run.folder.iterdir()} == {
+        "run.json",
+        "split.csv",
+        "history.csv",
+        "metrics.json",
+        "predictions.csv",
+        "omitted.csv",
+        "report.html",
+        "model",
+    }
+    assert run.record["data"]["classes"] == ["blue sky", "grün", "red"]
+    assert run.record["trunk"]["rows_computed"] == 60
+    assert run.record["backbone"]["name"] == "test_resnet"
+    assert run.accuracy > 0.8  # colours are easy, even for untrained layers
+
+    with (run.folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    test = run.metrics["test"]
+    assert len(rows) == test["n"] == run.record["data"]["n_test"]
+    assert test["accuracy"] == pytest.approx(np.mean([row["label"] == row["predicted"] for row in rows]))
+
+    for row in rows[:5]:
+        answer = run.predict(photos / row["path"])
+        assert answer.label == row["predicted"]
+        assert answer.probability == pytest.approx(float(row[row["predicted"]]), abs=1e-3)
+    assert headstart.load(run.folder).predict(photos / rows[0]["path"]).label == rows[0]["predicted"]
+    assert "red" in run._repr_html_()
+    assert repr(run).startswith("Run(")
+
+
+def test_the_same_seed_gives_the_same_numbers(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    runs = [headstart.fit(photos, weights=tiny_weights, out=tmp_path / name, seed=3) for name in ("a", "b")]
+    assert runs[0].metrics["test"] == runs[1].metrics["test"]
+    assert (runs[0].folder / "predictions.csv").read_bytes() == (runs[1].folder / "predictions.csv").read_bytes()
+
+
+def test_another_head_or_seed_computes_no_row_and_a_new_photo_one(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    headstart.fit(photos, weights=tiny_weights, out=tmp_path / "a")
+    other = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "b", seed=1, set={"head.kind": "dense", **SMALL})
+    assert other.record["trunk"]["rows_computed"] == 0
+    shutil.move(photos / "red", tmp_path / "aside")
+    shutil.move(tmp_path / "aside", photos / "red")
+    (photos / "red" / "photo 0.jpg").rename(photos / "red" / "renamed.jpg")
+    Image.new("RGB", (50, 40), (250, 10, 10)).save(photos / "red" / "new.png")
+    added = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "c")
+    assert added.record["trunk"]["rows_computed"] == 1
+    assert added.record["trunk"]["rows_reused"] == 60
+
+
+def test_phases_train_at_head_stage_and_input(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    phases = [{"cut": cut, "epochs": 2, "rate": 0.001, "batch_size": 16} for cut in ("head", "layer3", "input")]
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("".join("[[phases]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in phase.items()) for phase in phases))
+    run = headstart.fit(photos, weights=tiny_weights, recipe=recipe, out=tmp_path / "run")
+    with (run.folder / "history.csv").open(encoding="utf-8", newline="") as file:
+        history = list(csv.DictReader(file))
+    assert list(history[0]) == ["phase", "epoch", "rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds"]
+    assert [(row["phase"], row["epoch"]) for row in history] == [(p["cut"], str(e)) for p in phases for e in (1, 2)]
+    assert run.record["trunk"]["rows_computed"] == 3 * 60
+    assert run.accuracy > 0.6
+
+
+def test_stored_views_are_rows_of_the_store(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    setting = {"phases.0.cut": "layer3", "phases.0.epochs": 1, "phases.0.views": 3}
+    first = headstart.fit(photos, weights=tiny_weights, set=setting, out=tmp_path / "a")
+    assert first.record["trunk"]["rows_computed"] == 60 + 3 * 60
+    again = headstart.fit(photos, weights=tiny_weights, set=setting, out=tmp_path / "b", seed=5)
+    assert again.record["trunk"]["rows_computed"] == 0
+
+
+def test_cuts_must_move_toward_input(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cuts may only move toward `input` .* found layer1 -> layer3"):
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "a", set={"phases.0.cut": "layer1", "phases.1.cut": "layer3"})
+    with pytest.raises(ConfigError, match=r"(?s)layer33.*did you mean 'layer3'"):
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "b", set={"phases.0.cut": "layer33"})
+
+
+def test_a_finished_run_is_not_overwritten(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with pytest.raises(ConfigError, match="already holds a finished run"):
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_a_folder_with_other_things_in_it_is_refused(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="is not empty and holds no run"):
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="expected a folder for the run, found a file"):
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run" / "thesis.tex")
+
+
+def test_an_unfinished_run_continues_only_as_it_began(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(HeadstartError):  # stops after the scan: no such stage
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run", stop="layer9")
+    with pytest.raises(ConfigError, match="unfinished run with another configuration"):
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    Image.new("RGB", (50, 40), (250, 10, 10)).save(photos / "red" / "new.png")
+    with pytest.raises(ConfigError, match="photos or the split changed"):
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run", stop="layer9")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_after_ctrl_c_the_same_command_continues(tiny_weights: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", n=300)
+    command = [
+        str(Path(sys.executable).with_name("headstart")),
+        "train",
+        str(photos),
+        "--weights",
+        str(tiny_weights),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    command += ["--set", "px=224", "--set", "engine=torch"]  # slow enough to be interrupted in the middle
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    store = Path(os.environ["HEADSTART_CACHE"]) / "store"
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline and not any(store.rglob("rows-*")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    trunk = headstart.Run(tmp_path / "run").record["trunk"]
+    assert trunk["rows_computed"] + trunk["rows_reused"] == 900
+    assert trunk["rows_reused"] > 0
+
+
+def test_a_photo_that_changes_between_scan_and_pass_is_an_error(photos: Path, tmp_path: Path) -> None:
+    from headstart.features.extract import read_unchanged
+
+    photo = photos / "red" / "photo 1.png"
+    with pytest.raises(DataError, match=r"photo 1\.png changed while the run was reading it"):
+        read_unchanged(photo, "0" * 64)
+    photo.unlink()
+    with pytest.raises(DataError, match=r"cannot read .*photo 1\.png any more"):
+        read_unchanged(photo, "0" * 64)
