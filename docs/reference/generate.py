@@ -1,0 +1,81 @@
+"""Write the reference pages that are made from the code: config.md and cli.md. `make docs` runs it; a test compares.
+
+The pages say what the code says: field help texts and `--help`, at a fixed width and without colour.
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+from headstart.config import Config, Head, Phase
+
+HERE = Path(__file__).parent
+COMMANDS = ("", "demo", "train", "evaluate", "predict", "backbones", "store")
+
+
+def config_page() -> str:
+    """Every key of a recipe file and of `--set`, with type, default, range and meaning."""
+    lines = [
+        "# Configuration",
+        "",
+        "Keys of a recipe file (TOML) and of `--set key=value`. Made from `src/headstart/config.py` by `make docs`.",
+        "The resolved configuration of a run is in its `run.json` and at the end of its report.",
+    ]
+    for kind, title, prefix in ((Config, "The run", ""), (Head, "`[head]`", "head."), (Phase, "`[[phases]]`", "phases.N.")):
+        lines += ["", f"## {title}", "", (kind.__doc__ or "").strip(), "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        hints = typing.get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            if field.name in ("head", "phases"):
+                continue
+            lines.append(
+                f"| `{prefix}{field.name}` | {_type(hints[field.name])} | {_default(field.default)} "
+                f"| {field.metadata['help']}{_range(field.metadata)} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _type(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(f"`{choice}`" for choice in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"list of {typing.get_args(hint)[0].__name__}"
+    return " or ".join(kind.__name__ for kind in typing.get_args(hint) if kind is not type(None)) or hint.__name__
+
+
+def _default(value: Any) -> str:
+    return "" if value is None or value == "" else f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
+def _range(metadata: typing.Mapping[str, Any]) -> str:
+    least, most = metadata["least"], metadata["most"]
+    if least is None:
+        return ""
+    return f" (at least {least})" if most is None else f" ({least} to {most})"
+
+
+def cli_page() -> str:
+    """`--help` of every command."""
+    parts = [
+        "# Commands\n\nResults go to stdout, progress and logs to stderr.\n"
+        "Exit status: 0 done, 1 a clear error, 2 wrong usage, 130 interrupted."
+    ]
+    parts.append("Made from `--help` by `make docs`.")
+    environment = {**os.environ, "COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "TERMINAL_WIDTH": "110"}
+    for command in COMMANDS:
+        words = [str(Path(sys.executable).with_name("headstart")), *command.split(), "--help"]
+        text = subprocess.run(words, capture_output=True, text=True, check=True, env=environment, encoding="utf-8").stdout
+        clean = "\n".join(line.rstrip() for line in text.strip().splitlines())
+        parts.append(f"## headstart {command}".rstrip() + f"\n\n```text\n{clean}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {"config.md": config_page, "cli.md": cli_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page(), encoding="utf-8")
+        print(HERE / name)
