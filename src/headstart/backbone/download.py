@@ -34,7 +34,7 @@ def fetch(hub_id: str, ways_out: str) -> Path:
         raise WeightsError(f"no weights at hand for {hub_id}, and HF_HUB_OFFLINE forbids downloading them", hint=ways_out)
     try:
         _try_connection(constants.ENDPOINT)
-        path = Path(huggingface_hub.hf_hub_download(hub_id, _FILE, etag_timeout=_CONNECT_S, endpoint=constants.ENDPOINT))
+        path = Path(huggingface_hub.hf_hub_download(hub_id, _FILE, etag_timeout=_CONNECT_S))
     except Exception as error:  # the client raises its own errors, OSError, and those of whichever HTTP library it was built on
         reason = str(error).strip().splitlines()
         raise WeightsError(f"cannot download {hub_id}: {reason[0] if reason else type(error).__name__}", hint=ways_out) from error
