@@ -18,18 +18,18 @@ from pathlib import Path
 
 import timm
 import torch
-from machine import machine, shared
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from headstart.bundle.export import build_bundle
 from headstart.bundle.format import Label
 from headstart.data.pixels import Preprocessing
+from machine import machine, shared
 
 PEER = """
 import sys, timm, torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.data import create_transform
 name, arguments, weights, photo = sys.argv[1], eval(sys.argv[2]), sys.argv[3], sys.argv[4]
 network = timm.create_model(name, **arguments).eval()

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import headstart
-from headstart.errors import ConfigError, DataError, HeadstartError
+from headstart.errors import ConfigError, DataError, HeadstartError, StoreError
 from samples import make_photos
 
 SMALL = {"head.hidden": [16]}
@@ -122,14 +122,29 @@ def test_a_folder_with_other_things_in_it_is_refused(photos: Path, tiny_weights:
         headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run" / "thesis.tex")
 
 
-def test_an_unfinished_run_continues_only_as_it_began(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(HeadstartError):  # stops after the scan: no such stage
-        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run", stop="layer9")
-    with pytest.raises(ConfigError, match="unfinished run with another configuration"):
+def test_an_unfinished_run_continues_only_as_it_began(
+    photos: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_STORE_BUDGET", "100")
+    with pytest.raises(StoreError, match="100 B"):  # stops at the trunk pass: no room
         headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    monkeypatch.delenv("HEADSTART_STORE_BUDGET")
+    with pytest.raises(DataError, match=r"the run in .* is unfinished"):
+        headstart.Run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="unfinished run with another configuration"):
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run", seed=1)
     Image.new("RGB", (50, 40), (250, 10, 10)).save(photos / "red" / "new.png")
     with pytest.raises(ConfigError, match="photos or the split changed"):
-        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run", stop="layer9")
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    (photos / "red" / "new.png").unlink()
+    assert headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run").accuracy > 0.5
+
+
+@pytest.mark.parametrize("wrong", [{"stop": "layer9"}, {"weights": "none.safetensors"}, {"backbone": "resnet5"}, {"split": "none.csv"}])
+def test_a_mistake_leaves_nothing_behind(photos: Path, tiny_weights: Path, tmp_path: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(HeadstartError):
+        headstart.fit(photos, **{"weights": tiny_weights, "out": tmp_path / "run", **wrong})
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")

@@ -42,18 +42,20 @@ def fit(config: Config, folder: Path, *, command: str | None = None) -> Run:
     Raises: HeadstartError: whatever keeps the run from being done, in the user's words. What was computed so far stays
         in the store, so the same call continues.
     """
-    runs.claim(folder, config, command=command)
+    runs.check(folder, config)
     clock = Clock()
     seeds = seed_everything(config.seed)
+    with clock("weights"):
+        file = weights.locate(config.backbone, _path(config.weights), download=True)
     with clock("scan"):
         table = _split(scan(config.data, exclude=_path(config.exclude)), config)
-    runs.settle_data(folder, _digest(table))
+    with clock("weights"):
+        network = networks.build(file, stop=config.stop, px=config.px)
+    # From here on there is something to continue; a mistake before leaves nothing behind.
+    runs.claim(folder, config, _digest(table), command=command)
     write_split(table, folder / "split.csv")
     write_omitted(table, folder / "omitted.csv")
 
-    with clock("weights"):
-        file = weights.locate(config.backbone, _path(config.weights), download=True)
-        network = networks.build(file, stop=config.stop, px=config.px)
     choice = engine.choose(config.engine, config.device, config.precision)
     store = Store(cache_folder() / "store")
     passes: list[Features] = []

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 UNFINISHED, FINISHED = "unfinished", "finished"
 
 
-def claim(folder: Path, config: Config, *, command: str | None = None) -> None:
-    """Make `folder` the place of a run with this configuration, before any work is done.
+def check(folder: Path, config: Config) -> None:
+    """Whether `folder` can take a run with this configuration, before any work is done.
 
     An absent or empty folder becomes a new run; an unfinished run of the same configuration is continued.
 
@@ -27,13 +27,8 @@ def claim(folder: Path, config: Config, *, command: str | None = None) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"expected a folder for the run, found a file: {folder}", hint="choose another --out")
-    if folder.is_dir() and any(folder.iterdir()):
-        _check_continues(folder, config)
+    if not folder.is_dir() or not any(folder.iterdir()):
         return
-    write_json(folder / "run.json", {"status": UNFINISHED, "config": config.to_json(), "command": command, "commit": _commit()})
-
-
-def _check_continues(folder: Path, config: Config) -> None:
     try:
         record = read_record(folder)
     except DataError:
@@ -43,22 +38,23 @@ def _check_continues(folder: Path, config: Config) -> None:
     if record.get("config") != json.loads(json.dumps(config.to_json())):
         raise ConfigError(
             f"{folder} holds an unfinished run with another configuration",
-            hint="repeat its command to continue it, or choose another --out",
+            hint="repeat its command to continue it, choose another --out, or remove that folder",
         )
 
 
-def settle_data(folder: Path, digest: str) -> None:
-    """Note which photos this run is about; a continued run must be about the same ones.
+def claim(folder: Path, config: Config, data_digest: str, *, command: str | None = None) -> None:
+    """Make `folder`, which `check` found fit, the place of this run on these photos.
 
     Raises: ConfigError: the unfinished run in `folder` was started on other photos or another split.
     """
-    record = read_record(folder)
-    if record.get("data_digest", digest) != digest:
+    found = read_record(folder).get("data_digest") if (folder / "run.json").exists() else data_digest
+    if found != data_digest:
         raise ConfigError(
             f"the photos or the split changed since the unfinished run in {folder} started",
             hint="choose another --out, or remove that folder",
         )
-    write_json(folder / "run.json", {**record, "data_digest": digest})
+    record = {"status": UNFINISHED, "config": config.to_json(), "data_digest": data_digest, "command": command, "commit": _commit()}
+    write_json(folder / "run.json", record)
 
 
 def finish(folder: Path, facts: dict[str, Any]) -> None:

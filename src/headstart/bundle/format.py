@@ -1,7 +1,7 @@
 """A trained model as a folder: bundle.json, model.onnx, perhaps tail.safetensors. Safe to load from a stranger; no pickle.
 
-    bundle = load_bundle("runs/a")
-    bundle.predict("cat.jpg").label
+bundle = load_bundle("runs/a")
+bundle.predict("cat.jpg").label
 """
 
 import hashlib

@@ -44,7 +44,7 @@ def _own_classes(name: str, weights: Path | None) -> Bundle:
     file = locate(name, weights, download=True)
     folder = _folder(name, file.sha256)
     if not (folder / "bundle.json").exists():
-        _convert(file, folder)
+        _convert(name, file, folder)
     return load_bundle(folder)
 
 
@@ -72,7 +72,7 @@ def _made_earlier(name: str, weights: Path | None) -> Path | None:
     return None
 
 
-def _convert(file: "WeightsFile", folder: Path) -> None:
+def _convert(name: str, file: "WeightsFile", folder: Path) -> None:
     from torch import nn
 
     from headstart.backbone import cut, networks
@@ -90,7 +90,7 @@ def _convert(file: "WeightsFile", folder: Path) -> None:
         labels=[Label(label, synset) for label, synset in zip(names, ids, strict=True)],
         preprocessing=network.preprocessing,
         temperature=1.0,
-        provenance={"backbone": {"name": network.name, "weights_sha256": network.weights_sha256, "origin": network.origin}},
+        provenance={"backbone": {"name": name, "weights_sha256": network.weights_sha256, "origin": network.origin}},
         licence=network.licence,
         tail_state=None,
     )

@@ -35,7 +35,7 @@ def predict(
     bundle = open_model(model, weights)
     answers = engine.stream(bundle, files, top=top)
     if len(files) < 20:
-        write(answers, format=format, out=out)
+        write(answers, format=format, out=out, top=top)
         return
     with progress("Predicting", len(files)) as advance:
-        write(engine.counted(answers, advance), format=format, out=out)
+        write(engine.counted(answers, advance), format=format, out=out, top=top)

@@ -99,7 +99,7 @@ def open_trunk(trunk: Trunk, choice: Choice) -> Session:
     try:
         if not path.exists():
             to_onnx(trunk, path, px=trunk.network.preprocessing.input_px)
-        return runtime.open_session(path, provider="openvino", precision=choice.precision, cache=path.parent)
+        return runtime.open_session(path, provider="openvino", precision=choice.precision)
     except HeadstartError:
         raise
     except Exception as error:  # exporters fail in many ways on networks they do not know; all mean the same here

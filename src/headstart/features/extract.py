@@ -149,7 +149,10 @@ def _fill(
         outputs = _pixel_rows(table, missing, stored_px)
     else:
         outputs = _trunk_rows(trunk, table, missing, keys[0][1], policy, choice)
-    with progress("Trunk pass" if trunk.cut != "input" else "Storing pixels", len(missing)) as advance, space.writer(commit_s=COMMIT_S) as writer:
+    with (
+        progress("Trunk pass" if trunk.cut != "input" else "Storing pixels", len(missing)) as advance,
+        space.writer(commit_s=COMMIT_S) as writer,
+    ):
         for positions, rows in outputs:
             writer.add([keys[position] for position in positions], rows)
             advance(len(positions))

@@ -23,7 +23,7 @@ FOLDS = 5
 
 _STRENGTH_RANGE = (1e-6, 1e3)
 _FALLBACK_STRENGTH = 0.1  # where no row can be held out
-_AFFORDABLE_FLOPS = 1.5e12  # for five folds: about 20 s on two cores (bench/head.py)
+_AFFORDABLE_FLOPS = 5e11  # for five folds: 25 s of one core (bench/head.py)
 _EVALUATIONS = 50  # of one fold's models, all strengths together: 30 to 100 were seen (docs/concepts/head.md)
 _ABSENT_LOGIT = -20.0  # of a class without a row; the others' logits sum to 0, so it never leads
 _NEAR_EQUAL = 0.005  # of the log loss; weaker penalties must gain more than that
@@ -95,7 +95,7 @@ def solve_linear(
         class_weights: [k], > 0: a class weight of 2 is the same as every row of the class given twice. None: all 1.
         seed: of the folds. Same seed and rows, in whatever order: same folds.
         strengths: exactly these are tried. None: from STRENGTHS on, as far as needed.
-        folds: >= 1; 1 holds out one fifth once. None: 5, or 1 where five would take more than about 1.5e12 operations.
+        folds: >= 1; 1 holds out one fifth once. None: 5, or 1 where five would take more than about 5e11 operations.
         device: where to compute: cpu or cuda; any other is answered on the CPU, because float64 is needed.
 
     Raises:
