@@ -50,6 +50,15 @@ def test_temperature_recovers_the_scale_that_made_the_labels(scale: float) -> No
     assert calibrate.temperature(logits, labels) == pytest.approx(1 / scale, rel=0.12)
 
 
+def test_weights_count_as_repeated_photos() -> None:
+    logits, labels = drawn(3, 60, 4)
+    times = np.arange(60) % 3 + 1
+    weighted = calibrate.calibrate(logits, labels, times)
+    repeated = calibrate.calibrate(logits.repeat(times, axis=0), labels.repeat(times))
+    assert weighted.temperature == pytest.approx(repeated.temperature, rel=1e-4)
+    assert weighted.log_loss == pytest.approx(loss(logits.repeat(times, axis=0), labels.repeat(times), weighted.temperature), rel=1e-6)
+
+
 def test_temperature_of_perfectly_separated_data_stays_in_range() -> None:
     logits = np.eye(3)[[0, 1, 2, 0]] * 5
     assert calibrate.temperature(logits, [0, 1, 2, 0]) == calibrate.TEMPERATURE_RANGE[0]

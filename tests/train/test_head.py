@@ -11,7 +11,6 @@ from headstart.errors import ConfigError, DataError
 from headstart.train.folds import ALWAYS_TRAINING, assign_folds
 from headstart.train.head import LinearHead, balanced_weights, solve_linear
 from headstart.train.softmax import Model, Rows, Scaling, SoftmaxProblem
-from headstart.train.temperature import RANGE, calibrate
 
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -289,19 +288,3 @@ def test_models_solved_together_equal_models_solved_alone() -> None:
     for i, model in enumerate(models):
         alone, _ = problem.solve([model], None, tolerance=1e-8, max_iterations=200)
         assert torch.allclose(problem.logits(together[i : i + 1], slice(None)), problem.logits(alone, slice(None)), atol=5e-3)
-
-
-@pytest.mark.parametrize("true", [0.3, 1.0, 4.0])
-def test_temperature_is_found(true: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    honest = torch.randn(40_000, 4, generator=generator)
-    labels = torch.multinomial(torch.softmax(honest, 1), 1, generator=generator)[:, 0]
-    found = calibrate(honest * true, labels, torch.ones(40_000))
-    assert found.temperature == pytest.approx(true, rel=0.03)
-    assert found.log_loss == pytest.approx(torch.nn.functional.cross_entropy(honest * true / found.temperature, labels).item(), rel=1e-5)
-
-
-def test_temperature_of_perfect_and_of_senseless_logits_is_an_end_of_its_range() -> None:
-    eye = torch.eye(3)
-    assert calibrate(eye, torch.arange(3), torch.ones(3)).temperature == pytest.approx(RANGE[0], rel=1e-3)
-    assert calibrate(-eye, torch.arange(3), torch.ones(3)).temperature == pytest.approx(RANGE[1], rel=1e-3)

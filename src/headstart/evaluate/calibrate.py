@@ -10,6 +10,9 @@ from headstart.evaluate.intervals import Interval, bootstrap, wilson
 N_BINS = 15
 TEMPERATURE_RANGE = (0.05, 20.0)
 
+_MAX_STEPS = 60
+_PRECISION = 1e-6  # relative, of the temperature
+
 _N_NULL_ENTRIES = 2_000_000  # of one block of simulated outcomes
 
 
@@ -27,15 +30,30 @@ class Bin:
     accuracy_ci95: Interval
 
 
-def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The number to divide logits by so that their softmax is calibrated: it minimises the mean negative log-likelihood.
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The best temperature for some logits, and the mean negative log-likelihood (nats) that is left with it."""
 
-    The loss is convex in 1 / temperature, so its slope has one zero, found by halving. Where labels and logits agree perfectly (or not
-    at all) the best temperature would be 0 (or infinite); the result then is the nearest end of `TEMPERATURE_RANGE`.
+    temperature: float
+    log_loss: float
+
+
+def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The number to divide logits by so that their softmax is calibrated; see `calibrate`."""
+    return calibrate(logits, labels).temperature
+
+
+def calibrate(logits: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Calibrated:
+    """The temperature that minimises the (weighted) mean negative log-likelihood.
+
+    The loss is convex in 1 / temperature, so its slope has one zero: found by Newton's method, kept within the interval that still
+    holds it, in about six passes. Where labels and logits agree perfectly (or not at all) the best temperature would be 0 (or
+    infinite); the result then is the nearest end of `TEMPERATURE_RANGE`. Where all logits are equal it is 1.
 
     Args:
         logits: [n, k], of photos that did not train the head, n >= 1.
         labels: int [n], 0..k-1.
+        weights: [n], > 0; None for 1.
 
     Returns: temperature, 0.05..20; above 1 means that the logits claimed too much.
 
@@ -45,25 +63,40 @@ def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     y = np.asarray(labels, dtype=np.int64)
     check(z, y, "logits")
     z = z - z.max(axis=1, keepdims=True)
-    target = z[np.arange(len(y)), y].mean()
-
-    def slope(inverse: float) -> float:
-        """d mean loss / d inverse temperature: expected logit under the softmax, less the label's."""
-        weights = np.exp(inverse * z)
-        return float(((weights * z).sum(axis=1) / weights.sum(axis=1)).mean() - target)
-
+    shares = np.full(len(y), 1 / len(y)) if weights is None else np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    target = float(shares @ z[np.arange(len(y)), y])
     low, high = 1 / TEMPERATURE_RANGE[1], 1 / TEMPERATURE_RANGE[0]
-    # All logits equal: every temperature is as good; 1 changes nothing.
-    if slope(low) == slope(high) == 0.0:
-        return 1.0
-    if slope(low) >= 0:
-        return TEMPERATURE_RANGE[1]
-    if slope(high) <= 0:
-        return TEMPERATURE_RANGE[0]
-    for _ in range(60):
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    return float(1 / (low * high) ** 0.5)
+    if not np.any(z):
+        return Calibrated(1.0, float(np.log(z.shape[1])))
+    if _slope(z, shares, target, low)[0] >= 0:
+        inverse = low
+    elif _slope(z, shares, target, high)[0] <= 0:
+        inverse = high
+    else:
+        inverse = _zero_of_slope(z, shares, target, low, high)
+    loss = shares @ np.log(np.exp(inverse * z).sum(axis=1)) - inverse * target
+    return Calibrated(1 / inverse, float(loss))
+
+
+def _slope(z: NDArray[np.float64], shares: NDArray[np.float64], target: float, inverse: float) -> tuple[float, float]:
+    """First and second derivative of the mean loss by the inverse temperature: mean and variance of the logits under their softmax."""
+    weights = np.exp(inverse * z)
+    probs = weights / weights.sum(axis=1, keepdims=True)
+    mean = (probs * z).sum(axis=1)
+    return float(shares @ mean) - target, float(shares @ ((probs * z * z).sum(axis=1) - mean * mean))
+
+
+def _zero_of_slope(z: NDArray[np.float64], shares: NDArray[np.float64], target: float, low: float, high: float) -> float:
+    inverse = 1.0
+    for _ in range(_MAX_STEPS):
+        slope, curvature = _slope(z, shares, target, inverse)
+        low, high = (inverse, high) if slope < 0 else (low, inverse)
+        step = inverse - slope / curvature if curvature > 0 else inverse
+        nearer = step if low < step < high else (low * high) ** 0.5
+        if slope == 0 or abs(nearer - inverse) <= _PRECISION * inverse:
+            break
+        inverse = nearer
+    return inverse
 
 
 def ece(probs: ArrayLike, labels: ArrayLike, bins: int = N_BINS) -> float:

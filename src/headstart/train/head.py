@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from headstart.errors import ConfigError, DataError
+from headstart.evaluate.calibrate import calibrate
 from headstart.train.folds import assign_folds
 from headstart.train.softmax import Model, Rows, Scaling, SoftmaxProblem, row_blocks
-from headstart.train.temperature import calibrate
 
 STRENGTHS = (0.01, 0.1, 1.0)
 """Where the search begins. It goes on by factors of 10 while the end is the best, then tries the best one's neighbours at sqrt(10)."""
@@ -23,7 +23,7 @@ FOLDS = 5
 
 _STRENGTH_RANGE = (1e-6, 1e3)
 _FALLBACK_STRENGTH = 0.1  # where no row can be held out
-_AFFORDABLE_FLOPS = 5e11  # for five folds: 25 s of one core (bench/head.py)
+_AFFORDABLE_FLOPS = 5e11  # for five folds: about 10 s of one core (bench/head.py)
 _EVALUATIONS = 50  # of one fold's models, all strengths together: 30 to 100 were seen (docs/concepts/head.md)
 _ABSENT_LOGIT = -20.0  # of a class without a row; the others' logits sum to 0, so it never leads
 _NEAR_EQUAL = 0.005  # of the log loss; weaker penalties must gain more than that
@@ -193,7 +193,7 @@ def _score(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, st
     return {
         "strength": strength,
         "log_loss": float((losses * weights).sum() / weights.sum()),
-        "calibrated_log_loss": calibrate(logits, labels, weights).log_loss,
+        "calibrated_log_loss": calibrate(logits.numpy(), labels.numpy(), weights.numpy()).log_loss,
         "accuracy": float((logits.argmax(1) == labels).double().mean()),
     }
 

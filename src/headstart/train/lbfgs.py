@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-HISTORY = 8  # pairs of steps kept per model; 5 and 12 need about as many iterations (docs/concepts/head.md)
+HISTORY = 8  # pairs of steps kept per model; 3 to 12 need about as many evaluations (docs/concepts/head.md)
 _ARMIJO = 1e-4
 _MAX_HALVINGS = 12
 
