@@ -1,0 +1,76 @@
+"""One batch in several parts, each on a thread of its own with its own batch statistics, as if on several machines.
+
+PyTorch's own threads meet at a barrier after every operation; on a machine that does other work too, they mostly wait for each
+other there (docs/LOG.md, 2026-11-20). Parts meet once per step.
+"""
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+Draw = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
+"""Part number to (x_nchw, labels) of that part."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Over the photos of one step: loss, right answers, count."""
+
+    loss: float
+    right: float
+    n: int
+
+
+class Parts:
+    """Copies of a network that share its parameters and have batch statistics of their own."""
+
+    def __init__(self, network: torch.nn.Module, n_parts: int, label_smoothing: float) -> None:
+        self.networks = [network, *(_twin(network) for _ in range(n_parts - 1))]
+        self.parameters = list(network.parameters())
+        self.label_smoothing = label_smoothing
+        self.pool = ThreadPoolExecutor(n_parts, thread_name_prefix="part")
+
+    def gradients(self, draw: Draw) -> Sums:
+        """Leave the mean gradient over all parts in the parameters' `.grad`, and the mean statistics in every copy's buffers.
+
+        The parts are added in their order, so that the result does not depend on which thread is done first.
+        """
+        done = list(self.pool.map(lambda part: self._one(part, draw), range(len(self.networks))))
+        n = sum(sums.n for _, sums in done)
+        for parameter, *grads in zip(self.parameters, *(grads for grads, _ in done), strict=True):
+            parameter.grad = torch.stack(grads).sum(0).div_(n) if len(grads) > 1 else grads[0].div_(n)
+        self._share_statistics()
+        return Sums(sum(sums.loss for _, sums in done), sum(sums.right for _, sums in done), n)
+
+    def close(self) -> None:
+        self.pool.shutdown()
+
+    def _one(self, part: int, draw: Draw) -> tuple[tuple[torch.Tensor, ...], Sums]:
+        torch.set_num_threads(1)  # a setting of the calling thread
+        x_nchw, labels = draw(part)
+        network = self.networks[part].train()
+        # Without the cache of cast weights, which would be shared between the threads.
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            logits = network(x_nchw)
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="sum")
+        grads = torch.autograd.grad(loss, self.parameters)
+        return grads, Sums(loss.item(), (logits.argmax(1) == labels).sum().item(), len(labels))
+
+    @torch.no_grad()
+    def _share_statistics(self) -> None:
+        for buffers in zip(*(network.buffers() for network in self.networks), strict=True):
+            if len(buffers) > 1 and buffers[0].is_floating_point():
+                mean = torch.stack(buffers).mean(0)
+                for buffer in buffers:
+                    buffer.copy_(mean)
+
+
+def _twin(network: torch.nn.Module) -> torch.nn.Module:
+    twin = copy.deepcopy(network)
+    for source, module in zip(network.modules(), twin.modules(), strict=True):
+        for name, parameter in source.named_parameters(recurse=False):
+            setattr(module, name, parameter)
+    return twin

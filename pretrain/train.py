@@ -1,0 +1,222 @@
+"""The training loop: resumable at any step, one row of log.csv per epoch, averaged weights for the export."""
+
+import csv
+import dataclasses
+import functools
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from pretrain.augment import normalised, random_crops
+from pretrain.files import replaced, save_tensors
+from pretrain.parts import Parts
+from pretrain.photos import Photos
+from pretrain.recipe import Recipe
+
+COLUMNS = ("epoch", "progress", "px", "rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_s", "seconds")
+
+
+@dataclasses.dataclass
+class Tally:
+    """What an epoch has added up so far; part of the checkpoint."""
+
+    loss: float = 0.0
+    right: float = 0.0
+    n: int = 0
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass
+class State:
+    """Everything a run needs to go on: saved as one safetensors file, tensors beside a JSON header."""
+
+    recipe: Recipe
+    network: torch.nn.Module
+    averaged: dict[str, torch.Tensor]
+    optimizer: torch.optim.SGD
+    step: int = 0
+    spent_s: float = 0.0
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    log: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+
+def train(photos: Photos, work: Path, recipe: Recipe, *, stop_after_steps: int | None = None) -> State:
+    """Train until the recipe's end, continuing from `work/checkpoint.safetensors` if it is there.
+
+    Without a time budget a run that was killed and continued ends with the weights of one that was not: the order of the photos and
+    every random view follow from the seed and the step alone.
+
+    Args: stop_after_steps: leave after so many steps of this call, as a killed process would (for tests).
+    Returns: the state at the end; also on disk.
+    Raises: ValueError: the checkpoint is of another recipe. FloatingPointError: the loss is no number any more.
+    """
+    n_classes = len(photos.synsets)
+    state = fresh(recipe, n_classes)
+    checkpoint = work / "checkpoint.safetensors"
+    if checkpoint.exists():
+        load(checkpoint, state)
+        _say(f"continuing at step {state.step}, {state.spent_s:.0f} s spent")
+    steps_per_epoch = max(1, len(photos.train) // recipe.batch_size)
+    saved_s, first = state.spent_s, state.step
+    parts = Parts(state.network, recipe.parts, recipe.label_smoothing)
+    while (progress := recipe.progress(state.step, steps_per_epoch, state.spent_s)) < 1.0:
+        if stop_after_steps is not None and state.step - first >= stop_after_steps:
+            return state
+        _one_step(state, parts, photos, progress, steps_per_epoch)
+        if state.step % steps_per_epoch == 0:
+            _close_epoch(state, photos, steps_per_epoch, work)
+        if state.step % steps_per_epoch == 0 or state.spent_s - saved_s > recipe.checkpoint_s:
+            save(checkpoint, state)
+            saved_s = state.spent_s
+    if state.tally.n:
+        _close_epoch(state, photos, steps_per_epoch, work)
+    save(checkpoint, state)
+    return state
+
+
+def fresh(recipe: Recipe, n_classes: int) -> State:
+    """The state before the first step."""
+    network = recipe.network(n_classes)
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=recipe.rate,
+        momentum=recipe.momentum,
+        nesterov=True,
+    )
+    averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    return State(recipe=recipe, network=network, averaged=averaged, optimizer=optimizer)
+
+
+def _one_step(state: State, parts: Parts, photos: Photos, progress: float, steps_per_epoch: int) -> None:
+    started = time.monotonic()
+    recipe = state.recipe
+    epoch, position = divmod(state.step, steps_per_epoch)
+    order = _order(len(photos.train), recipe.seed * 100_003 + epoch)
+    chosen = photos.train[order[position * recipe.batch_size : (position + 1) * recipe.batch_size].numpy()]
+
+    def draw(part: int) -> tuple[torch.Tensor, torch.Tensor]:
+        mine = chosen[part :: recipe.parts]
+        rng = torch.Generator().manual_seed((recipe.seed + 1) * 10_000_019 + state.step * recipe.parts + part)
+        x_nchw = random_crops(torch.from_numpy(photos.pixels[mine]), recipe.px_at(progress), recipe.smallest_crop, rng)
+        return x_nchw, torch.from_numpy(photos.labels[mine])
+
+    for group in state.optimizer.param_groups:
+        group["lr"] = recipe.rate_at(progress)
+    sums = parts.gradients(draw)
+    if not math.isfinite(sums.loss):
+        raise FloatingPointError(f"expected a finite loss, found {sums.loss} at step {state.step}; the last checkpoint is still good")
+    state.optimizer.step()
+    state.step += 1
+    _average(state)
+
+    seconds = time.monotonic() - started
+    state.spent_s += seconds
+    tally = state.tally
+    state.tally = Tally(tally.loss + sums.loss, tally.right + sums.right, tally.n + sums.n, tally.seconds + seconds)
+
+
+@functools.lru_cache(maxsize=1)
+def _order(n: int, seed: int) -> torch.Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def _average(state: State) -> None:
+    decay = min(state.recipe.ema_decay, (1 + state.step) / (10 + state.step))
+    for name, value in state.network.state_dict().items():
+        if value.is_floating_point():
+            state.averaged[name].lerp_(value, 1 - decay)
+        else:
+            state.averaged[name].copy_(value)
+
+
+def _close_epoch(state: State, photos: Photos, steps_per_epoch: int, work: Path) -> None:
+    """Read the held-out photos with the averaged weights, add a row to the log, start the next tally."""
+    recipe, tally = state.recipe, state.tally
+    network = recipe.network(len(photos.synsets))
+    network.load_state_dict(state.averaged)
+    val_loss, val_accuracy = held_out(network, photos, recipe.val_px)
+    progress = recipe.progress(state.step, steps_per_epoch, state.spent_s)
+    values = (
+        state.step / steps_per_epoch, progress, recipe.px_at(progress), recipe.rate_at(progress),
+        tally.loss / tally.n, tally.right / tally.n, val_loss, val_accuracy, tally.n / max(tally.seconds, 1e-9), tally.seconds,
+    )  # fmt: skip
+    state.log.append({column: round(float(value), 5) for column, value in zip(COLUMNS, values, strict=True)})
+    state.tally = Tally()
+    with replaced(work / "log.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        table.writerows(state.log)
+    _say("  ".join(f"{column} {value:g}" for column, value in state.log[-1].items()))
+
+
+@torch.inference_mode()
+def held_out(network: torch.nn.Module, photos: Photos, px: int) -> tuple[float, float]:
+    """Mean log loss and accuracy on the held-out photos, whole, resized to `px`."""
+    network.eval()
+    loss = right = 0.0
+    for start in range(0, len(photos.val), 250):
+        chosen = photos.val[start : start + 250]
+        x_nchw = normalised(torch.from_numpy(photos.pixels[chosen]))
+        if x_nchw.shape[-1] != px:
+            x_nchw = torch.nn.functional.interpolate(x_nchw, size=(px, px), mode="bilinear", align_corners=False, antialias=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(x_nchw).float()
+        labels = torch.from_numpy(photos.labels[chosen])
+        loss += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        right += (logits.argmax(1) == labels).sum().item()
+    return loss / len(photos.val), right / len(photos.val)
+
+
+def save(path: Path, state: State) -> None:
+    """Write the checkpoint to a temporary name, flush it to disk, and put it in the old one's place."""
+    momenta = {
+        f"momentum.{name}": state.optimizer.state[p]["momentum_buffer"]
+        for name, p in state.network.named_parameters()
+        if p in state.optimizer.state
+    }
+    tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
+    tensors |= {f"averaged.{name}": value for name, value in state.averaged.items()} | momenta
+    header = {"step": state.step, "spent_s": state.spent_s, "tally": dataclasses.asdict(state.tally), "log": state.log}
+    save_tensors(path, tensors, {"recipe": state.recipe.to_json(), "state": json.dumps(header)})
+
+
+def load(path: Path, state: State) -> None:
+    """Fill `state` from a checkpoint of the same recipe.
+
+    Raises: ValueError: the checkpoint was written under another recipe; the text names the fields that differ.
+    """
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    found = json.loads(header["recipe"])
+    wanted = json.loads(state.recipe.to_json())
+    different = [name for name in wanted if wanted[name] != found.get(name)]
+    if different:
+        raise ValueError(f"{path} was trained with other values of {', '.join(different)}; give another --out, or the same options")
+    state.network.load_state_dict(_with_prefix(tensors, "network."))
+    for name, value in _with_prefix(tensors, "averaged.").items():
+        state.averaged[name].copy_(value)
+    parameters = dict(state.network.named_parameters())
+    for name, value in _with_prefix(tensors, "momentum.").items():
+        # Same memory layout as the parameter: the optimizer's arithmetic is then the same as without the interruption.
+        state.optimizer.state[parameters[name]]["momentum_buffer"] = torch.empty_like(parameters[name]).copy_(value)
+    values = json.loads(header["state"])
+    state.step, state.spent_s, state.log = values["step"], values["spent_s"], values["log"]
+    state.tally = Tally(**values["tally"])
+
+
+def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

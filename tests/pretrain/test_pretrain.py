@@ -1,0 +1,141 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pretrain.augment import random_crops
+from pretrain.export import export
+from pretrain.photos import Photos, read_photos
+from pretrain.recipe import Recipe
+from pretrain.train import State, train
+from safetensors import safe_open
+
+TILE_PX = 16
+RECIPE = Recipe(
+    model_args={"channels": [16, 16, 16, 16], "stem_width": 8},
+    epochs=2,
+    batch_size=8,
+    rate=0.05,
+    sizes=((0.5, 32), (1.0, 40)),
+    val_px=32,
+    checkpoint_s=1e9,
+)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two classes of 36 tiles: reddish and greenish, each tile of its own brightness, with noise in blue."""
+    folder = tmp_path / "tiny"
+    (folder / "train").mkdir(parents=True)
+    for synset, channel in (("n01", 0), ("n02", 1)):
+        sheet = np.zeros((6 * TILE_PX, 6 * TILE_PX, 3), np.uint8)
+        sheet[..., 2] = np.random.default_rng(channel).integers(0, 256, sheet.shape[:2])
+        for i in range(36):
+            row, column = divmod(i, 6)
+            sheet[row * TILE_PX : (row + 1) * TILE_PX, column * TILE_PX : (column + 1) * TILE_PX, channel] = 40 + 6 * i
+        Image.fromarray(sheet).save(folder / "train" / f"{synset}.avif", quality=95)
+    (folder / "classes.tsv").write_text("n01\tred thing\nn02\tgreen thing\n", "utf-8")
+    return folder
+
+
+def photos_of(data: Path, work: Path) -> Photos:
+    return read_photos(data, work, tile_px=TILE_PX, val_per_class=4)
+
+
+def test_sheets_are_cut_row_by_row_and_each_class_holds_photos_out(data: Path, tmp_path: Path) -> None:
+    photos = photos_of(data, tmp_path / "work")
+    assert photos.pixels.shape == (72, TILE_PX, TILE_PX, 3)
+    brightness = photos.pixels[:36, :, :, 0].mean((1, 2))
+    assert np.abs(brightness - (40 + 6 * np.arange(36))).max() < 12
+    assert photos.names == ("red thing", "green thing")
+    assert np.bincount(photos.labels[photos.val]).tolist() == [4, 4]
+    assert sorted([*photos.train, *photos.val]) == list(range(72))
+
+
+def test_photos_are_read_once_and_again_when_the_sheets_change(data: Path, tmp_path: Path) -> None:
+    first = photos_of(data, tmp_path / "work")
+    written = (tmp_path / "work" / "photos.npy").stat().st_mtime_ns
+    again = photos_of(data, tmp_path / "work")
+    assert (tmp_path / "work" / "photos.npy").stat().st_mtime_ns == written
+    assert np.array_equal(first.val, again.val)
+    (data / "train" / "n02.avif").unlink()
+    assert photos_of(data, tmp_path / "work").synsets == ("n01",)
+
+
+def test_a_killed_run_continues_to_the_same_weights(data: Path, tmp_path: Path) -> None:
+    whole = train(photos_of(data, tmp_path / "a"), tmp_path / "a", RECIPE)
+    photos = photos_of(data, tmp_path / "b")
+    killed = train(photos, tmp_path / "b", RECIPE, stop_after_steps=11)  # past the checkpoint at the end of epoch 1
+    assert killed.step == 11
+    (tmp_path / "b" / "checkpoint.safetensors.part").write_bytes(b"half a checkpoint")
+    continued = train(photos, tmp_path / "b", RECIPE)
+    assert continued.step == whole.step == 16
+    assert all(np.isfinite(row["train_loss"]) for row in whole.log)
+    assert_same_weights(whole, continued)
+    assert [row["val_loss"] for row in continued.log] == [row["val_loss"] for row in whole.log]
+    assert len((tmp_path / "b" / "log.csv").read_text("utf-8").splitlines()) == 3
+
+
+def test_a_finished_run_is_left_alone(data: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=0.5)
+    first = train(photos_of(data, tmp_path / "w"), tmp_path / "w", recipe)
+    again = train(photos_of(data, tmp_path / "w"), tmp_path / "w", recipe)
+    assert first.step == again.step == 4
+    assert_same_weights(first, again)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(data: Path, tmp_path: Path) -> None:
+    photos = photos_of(data, tmp_path / "w")
+    train(photos, tmp_path / "w", dataclasses.replace(RECIPE, epochs=0.125))
+    with pytest.raises(ValueError, match="other values of epochs, rate"):
+        train(photos, tmp_path / "w", dataclasses.replace(RECIPE, epochs=0.25, rate=0.1))
+
+
+def test_a_time_budget_sets_the_schedule_by_the_time_spent() -> None:
+    recipe = dataclasses.replace(RECIPE, minutes=2.0)
+    assert recipe.progress(10**6, 8, spent_s=60) == 0.5
+    assert recipe.progress(0, 8, spent_s=121) == 1.0
+    assert [recipe.px_at(p) for p in (0.0, 0.49, 0.5, 1.0)] == [32, 32, 40, 40]
+    assert recipe.rate_at(recipe.warm_up) == pytest.approx(recipe.rate)
+    assert recipe.rate_at(1.0) == pytest.approx(recipe.rate / 100)
+
+
+def test_the_export_reads_back_as_the_averaged_network(data: Path, tmp_path: Path) -> None:
+    photos = photos_of(data, tmp_path / "w")
+    state = train(photos, tmp_path / "w", dataclasses.replace(RECIPE, epochs=0.5))
+    export(tmp_path / "w" / "checkpoint.safetensors", tmp_path / "out" / "embedded.safetensors", photos)
+    with safe_open(tmp_path / "out" / "embedded.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["headstart"])
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert {t.dtype for t in stored.values() if t.ndim > 1} == {torch.float16}
+    assert {t.dtype for t in stored.values() if t.ndim <= 1} == {torch.float32}
+    assert facts["classes"] == 2
+    assert facts["class_names"] == [{"id": "n01", "name": "red thing"}, {"id": "n02", "name": "green thing"}]
+    network = dataclasses.replace(RECIPE, model_args=without_classes(facts["model_args"])).network(facts["model_args"]["num_classes"])
+    network.load_state_dict(state.averaged)
+    kept = {name: value for name, value in network.state_dict().items() if name in stored}
+    assert set(kept) == {name for name in state.averaged if not name.endswith("num_batches_tracked")}
+    for name, value in kept.items():
+        torch.testing.assert_close(stored[name].float(), value, rtol=1e-3, atol=1e-6)
+
+
+def test_crops_follow_from_the_seed_alone() -> None:
+    pixels = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    first, second, other = (random_crops(pixels, 12, 0.35, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
+    assert first.shape == (4, 3, 12, 12)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def assert_same_weights(one: State, other: State) -> None:
+    for name, value in one.averaged.items():
+        assert torch.equal(value, other.averaged[name]), name
+    for (name, value), again in zip(one.network.state_dict().items(), other.network.state_dict().values(), strict=True):
+        assert torch.equal(value, again), name
+
+
+def without_classes(model_args: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in model_args.items() if name != "num_classes"}
