@@ -22,6 +22,8 @@ ORDER = [
     "bundle",
     "report",
     "runs",
+    "assess",
+    "facts",
     "pipeline",
     "cli",
 ]
@@ -57,7 +59,15 @@ def test_every_room_is_in_the_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["headstart", "headstart.cli.main", "headstart.bundle.predict", "headstart.features.runtime", "headstart.bundle.own_classes"]
+    "module",
+    [
+        "headstart",
+        "headstart.cli.main",
+        "headstart.bundle.predict",
+        "headstart.features.runtime",
+        "headstart.bundle.own_classes",
+        "headstart.assess",
+    ],
 )
 def test_predicting_imports_nothing_heavy(module: str) -> None:
     heavy = ["torch", "timm", "sklearn", "matplotlib", "openvino", "accelerate", "pyarrow", "jinja2", "scipy"]

@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 import headstart
+from headstart import assess, pipeline, runs
+from headstart import config as configs
 from headstart.errors import ConfigError, DataError, HeadstartError, StoreError
 from samples import make_photos
 
@@ -140,11 +142,108 @@ def test_an_unfinished_run_continues_only_as_it_began(
     assert headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run").accuracy > 0.5
 
 
-@pytest.mark.parametrize("wrong", [{"stop": "layer9"}, {"weights": "none.safetensors"}, {"backbone": "resnet5"}, {"split": "none.csv"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stop": "layer9"},
+        {"weights": "none.safetensors"},
+        {"backbone": "resnet5"},
+        {"split": "none.csv"},
+        {"set": {"phases.0.cut": "layer33"}},
+        {"set": {"phases.0.cut": "layer1", "phases.1.cut": "layer3"}},
+        {"set": {"engine": "openvino"}, "device": "mps"},
+    ],
+)
 def test_a_mistake_leaves_nothing_behind(photos: Path, tiny_weights: Path, tmp_path: Path, wrong: dict[str, str]) -> None:
     with pytest.raises(HeadstartError):
         headstart.fit(photos, **{"weights": tiny_weights, "out": tmp_path / "run", **wrong})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_at_its_report_is_repaired_by_the_same_call(
+    photos: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path) -> Path:
+        raise HeadstartError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "write_report", full)
+        with pytest.raises(HeadstartError, match="disk full"):
+            headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    run = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    assert run.report.exists()
+    assert run.record["trunk"]["rows_computed"] == 0
+
+
+def test_one_folder_takes_one_process_at_a_time(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    config = configs.load(None, data=str(photos), weights=str(tiny_weights))
+    busy = "another process is working on the run"
+    with runs.claimed(tmp_path / "run", config, "x"), pytest.raises(ConfigError, match=busy), runs.claimed(tmp_path / "run", config, "x"):
+        pass
+    with runs.claimed(tmp_path / "run", config, "x"):
+        assert runs.read_record(tmp_path / "run")["status"] == runs.UNFINISHED
+
+
+@pytest.mark.parametrize(("n", "match"), [(1, "no photos are left to test on: 3 train, 0 val, 0 test"), (0, "no photos")])
+def test_too_few_photos_are_a_clear_error(tiny_weights: Path, tmp_path: Path, n: int, match: str) -> None:
+    (tmp_path / "photos" / "red").mkdir(parents=True)
+    with pytest.raises(DataError, match=match):
+        headstart.fit(make_photos(tmp_path / "photos", n=n), weights=tiny_weights, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["linear", "dense"])
+def test_a_few_photos_a_class_are_enough_for_an_answer(tiny_weights: Path, tmp_path: Path, kind: str) -> None:
+    photos = make_photos(tmp_path / "photos", n=2)
+    run = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run", set={"head.kind": kind, **SMALL})
+    assert run.metrics["test"]["n"] == 3
+    assert run.predict(photos / "red" / "photo 0.jpg").label in run.record["data"]["classes"]
+
+
+def test_a_split_without_test_or_with_one_class_to_train_is_refused(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    first = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    rows = (first.folder / "split.csv").read_text(encoding="utf-8")
+    (tmp_path / "split.csv").write_text(rows.replace(",test,", ",train,"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"no photos are left to test on: .* 0 test"):
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "b", split=tmp_path / "split.csv")
+    kept = [row.replace(",train,", ",val,") if not row.startswith("red") else row for row in rows.splitlines()]
+    (tmp_path / "split.csv").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="expected at least 2 classes to train on, found 1"):
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "c", split=tmp_path / "split.csv")
+
+
+def test_the_record_holds_what_was_resolved_and_what_to_know(photos: Path, tmp_path: Path) -> None:
+    run = headstart.fit(photos, out=tmp_path / "run", set={"head.kind": "dense", **SMALL})
+    config = run.record["config"]
+    assert (config["backbone"], config["px"]) == ("embedded", 128)
+    assert config["engine"] in ("openvino", "torch")
+    assert config["precision"] in ("fp32", "bf16")
+    assert config["phases"][0]["cut"] == "head"
+    assert any("--backbone resnet50" in notice and "would be downloaded" in notice for notice in run.record["notices"])
+
+
+def test_a_run_is_evaluated_again_from_anywhere(photos: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = headstart.fit("photos", weights=tiny_weights, out="run")
+    monkeypatch.chdir("/")
+    Image.new("RGB", (50, 40), (250, 10, 10)).save(photos / "red" / "new.png")
+    again = assess.assess_again(tmp_path / "run")
+    assert again.metrics == run.metrics["test"]
+    assert "never used for training" in again.about
+    victim = next(photo.path for photo in assess._photos_of(tmp_path / "run") if photo.split == "test")
+    (photos / victim).unlink()
+    with pytest.raises(DataError, match=r"1 of the run's \d+ test photos are not as they were .*no such file"):
+        assess.assess_again(tmp_path / "run")
+
+
+def test_photos_that_trained_the_model_are_told_when_it_is_tested_on_them(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    run = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    found = assess.assess(run.bundle, str(photos), run=run.folder)
+    n = run.record["data"]["n_train"] + run.record["data"]["n_val"]
+    assert found.about == "60 photos of photos"
+    assert found.notices == (f"{n} of these photos trained this model: it knows them, so the numbers are too good",)
+    shutil.move(photos / "red", photos / "pink")
+    with pytest.raises(DataError, match="does not know 1 of the data's classes: pink"):
+        assess.assess(run.bundle, str(photos))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")

@@ -1,21 +1,26 @@
 """Run folders: claimed before the work starts, filled by it, read back afterwards."""
 
+import contextlib
 import functools
+import hashlib
 import html
 import json
+import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.config import Config
+from headstart.data.folders import is_junk
 from headstart.errors import ConfigError, DataError, safe_text
-from headstart.files import write_json
+from headstart.files import cache_folder, write_json
 
 if TYPE_CHECKING:
     from headstart.bundle.format import Bundle
     from headstart.bundle.predict import Prediction
 
-UNFINISHED, FINISHED = "unfinished", "finished"
+UNFINISHED, TESTED, FINISHED = "unfinished", "tested", "finished"  # tested: all but the report is there
 
 
 def check(folder: Path, config: Config) -> None:
@@ -23,11 +28,19 @@ def check(folder: Path, config: Config) -> None:
 
     An absent or empty folder becomes a new run; an unfinished run of the same configuration is continued.
 
-    Raises: ConfigError: the folder holds anything else.
+    Raises: ConfigError: the folder holds anything else, or has a name that cannot be written to files.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"expected a folder for the run, found a file: {folder}", hint="choose another --out")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if safe_text(str(folder)) != str(folder):
+        raise ConfigError(f"the name of {safe_text(str(folder))} has control characters or undecodable bytes", hint="choose another --out")
+    try:
+        names = [name for name in os.listdir(folder) if not is_junk(name)]
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise ConfigError(f"expected a folder for the run, found a file: {folder}", hint="choose another --out") from None
+    except OSError as error:
+        raise ConfigError(f"cannot use {folder} for the run: {error.strerror}", hint="choose another --out") from error
+    if not names:
         return
     try:
         record = read_record(folder)
@@ -35,17 +48,18 @@ def check(folder: Path, config: Config) -> None:
         raise ConfigError(f"{folder} is not empty and holds no run", hint="choose another --out, or an empty folder") from None
     if record.get("status") == FINISHED:
         raise ConfigError(f"{folder} already holds a finished run", hint="choose another --out, or remove that folder first")
-    if record.get("config") != json.loads(json.dumps(config.to_json())):
+    if record.get("asked") != json.loads(json.dumps(config.to_json())):
         raise ConfigError(
             f"{folder} holds an unfinished run with another configuration",
             hint="repeat its command to continue it, choose another --out, or remove that folder",
         )
 
 
-def claim(folder: Path, config: Config, data_digest: str, *, command: str | None = None) -> None:
-    """Make `folder`, which `check` found fit, the place of this run on these photos.
+@contextlib.contextmanager
+def claimed(folder: Path, config: Config, data_digest: str, *, command: str | None = None) -> Iterator[None]:
+    """Make `folder`, which `check` found fit, the place of this run on these photos, while the block lasts for this process alone.
 
-    Raises: ConfigError: the unfinished run in `folder` was started on other photos or another split.
+    Raises: ConfigError: the unfinished run in `folder` was started on other photos or another split, or is being run right now.
     """
     found = read_record(folder).get("data_digest") if (folder / "run.json").exists() else data_digest
     if found != data_digest:
@@ -53,14 +67,30 @@ def claim(folder: Path, config: Config, data_digest: str, *, command: str | None
             f"the photos or the split changed since the unfinished run in {folder} started",
             hint="choose another --out, or remove that folder",
         )
-    record = {"status": UNFINISHED, "config": config.to_json(), "data_digest": data_digest, "command": command, "commit": _commit()}
-    write_json(folder / "run.json", record)
+    from headstart.features.lock import Lock  # needs a library that reading a run does not
+
+    locks = cache_folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = Lock(locks / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32])
+    if not lock.try_exclusive():
+        raise ConfigError(f"another process is working on the run in {folder}", hint="wait for it, or choose another --out")
+    try:
+        asked = config.to_json()
+        about = {"data_digest": data_digest, "command": command, "commit": _commit()}
+        write_json(folder / "run.json", {"status": UNFINISHED, "asked": asked, "config": asked, **about})
+        yield
+    finally:
+        lock.release()
 
 
-def finish(folder: Path, facts: dict[str, Any]) -> None:
-    """Write the run's facts and mark it as finished: the last file written, so a folder marked so is complete."""
-    record = {**read_record(folder), **facts, "status": FINISHED}
-    write_json(folder / "run.json", record)
+def note(folder: Path, facts: dict[str, Any]) -> None:
+    """Add facts to run.json of an unfinished run."""
+    write_json(folder / "run.json", {**read_record(folder), **facts})
+
+
+def finish(folder: Path) -> None:
+    """Mark the run as finished: the last thing written, so a folder marked so is complete."""
+    note(folder, {"status": FINISHED})
 
 
 def read_record(folder: Path) -> dict[str, Any]:

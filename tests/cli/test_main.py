@@ -30,7 +30,7 @@ def headstart(*words: str, cwd: Path | None = None) -> subprocess.CompletedProce
         ("predict run/none photos", "no model at run/none: it does not exist"),
         ("predict run/none cat.jpg", "no such file or folder: cat.jpg"),
         ("predict photos photos", "holds neither run.json nor bundle.json"),
-        ("evaluate run/none", "no run at run/none"),
+        ("evaluate run/none", "is no run with test photos of its own"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_exit_1(words: str, match: str, tmp_path: Path) -> None:
@@ -82,11 +82,12 @@ def test_train_predict_evaluate_and_store_work_together(tiny_weights: Path, tmp_
 
     again = headstart("evaluate", "runs/a", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert [line for line in again.stdout.splitlines() if line.startswith("Test accuracy")] == [
-        line for line in trained.stdout.splitlines() if line.startswith("Test accuracy")
+    assert [line for line in again.stdout.splitlines() if line.startswith("Accuracy")] == [
+        line.removeprefix("Test ").capitalize() for line in trained.stdout.splitlines() if line.startswith("Test accuracy")
     ]
     on_data = headstart("evaluate", "runs/a", "photos", "--json", cwd=tmp_path)
     assert '"accuracy_ci95"' in on_data.stdout
+    assert "trained this model" in on_data.stderr
 
     shown = headstart("store", cwd=tmp_path)
     assert "test_resnet" in shown.stdout

@@ -1,6 +1,8 @@
 """headstart evaluate"""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +25,20 @@ def evaluate(
 
       headstart evaluate runs/a new-photos/ --json
     """
-    from headstart import pipeline
+    from headstart import assess
     from headstart.bundle.own_classes import open_model
     from headstart.cli.show import show_metrics
+    from headstart.errors import ConfigError
 
-    metrics = pipeline.evaluate_again(Path(model)) if data is None else pipeline.evaluate(open_model(model, weights), data)
+    folder = Path(model)
+    is_run = os.path.lexists(folder / "run.json")
+    if data is None and not is_run:
+        raise ConfigError(f"'{model}' is no run with test photos of its own", hint="name labelled photos: headstart evaluate MODEL DATA")
+    run = folder if is_run else None
+    found = assess.assess_again(folder) if data is None else assess.assess(open_model(model, weights), data, run=run)
+    for notice in found.notices:
+        print(f"note: {notice}", file=sys.stderr)
     if as_json:
-        print(json.dumps(metrics, indent=2, ensure_ascii=False))
+        print(json.dumps(found.metrics, indent=2, ensure_ascii=False))
     else:
-        show_metrics(metrics)
+        show_metrics(found.metrics, found.about)

@@ -20,12 +20,12 @@ def show_run(run: Run) -> None:
     print(f"backbone {record['backbone']['name']}: {rows}, {trunk['seconds']:.1f} s")
     for notice in record["notices"]:
         print(f"note: {safe_text(notice)}")
-    show_metrics(metrics["test"])
+    show_metrics(metrics["test"], f"{data['n_test']} photos never used for training", "Test accuracy")
     print(f"\nReport  {run.report}\nModel   {run.folder / 'model'}\nNext    headstart predict {run.folder} PHOTO --top 3")
 
 
-def show_metrics(test: Mapping[str, Any]) -> None:
-    """A table of each class, then accuracy with its interval."""
+def show_metrics(test: Mapping[str, Any], about: str, name: str = "Accuracy") -> None:
+    """A table of each class, then accuracy with its interval and `about` which photos it is."""
     numbers = ("precision", "recall", "f1")
     rows = list(test["per_class"].items())
     print()
@@ -37,7 +37,7 @@ def show_metrics(test: Mapping[str, Any]) -> None:
     if len(rows) > MOST_CLASSES:
         print(f"... and {len(rows) - MOST_CLASSES} more classes")
     low, high = test["accuracy_ci95"]
-    print(f"\nTest accuracy {test['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}; {test['n']} photos never used for training)")
+    print(f"\n{name} {test['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}; {about})")
 
 
 def _share(value: float | None) -> str:

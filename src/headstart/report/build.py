@@ -15,7 +15,7 @@ from headstart.report.folder import RunFolder, number, pair, read_run, section
 
 _MOST_CONFUSIONS = 4  # on the first screen
 _MOST_CONFUSIONS_LISTED = 25  # in place of a matrix of very many classes
-_DONE = ("done", "finished", "complete")
+_DONE = ("tested", "finished")  # the report is written once everything is tested, and the run marked finished after it
 
 
 def write_report(run_dir: Path, photos_root: Path | None = None) -> Path:

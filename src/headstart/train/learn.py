@@ -54,14 +54,23 @@ def learn(
 
     Raises: ConfigError: a cut the network does not have, or one that moves away from `input`.
     """
-    _check_cuts(network, phases)
+    check_cuts(network, phases)
+    phases = planned(head, phases)
     splits = np.array([photo.split for photo in table.photos])
     if head.kind == "linear" and not phases:
         return _solved(network, table, np.flatnonzero(splits != "test"), extract, head, seed)
     return _trained(network, table, splits, extract, head, phases, seed=seed, device=device, precision=precision)
 
 
-def _check_cuts(network: Network, phases: Sequence[Phase]) -> None:
+def planned(head: Head, phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    """The phases that are run: dense layers start with one of their own where none is given."""
+    if head.kind == "dense" and (not phases or phases[0].cut != "head"):
+        return (Phase(cut="head", epochs=60, patience=10), *phases)
+    return tuple(phases)
+
+
+def check_cuts(network: Network, phases: Sequence[Phase]) -> None:
+    """Whether the network can be cut there, in that order. Raises: ConfigError: no such cut, or one that moves away from `input`."""
     names = cuts.cut_names(network)
     places = []
     for phase in phases:
@@ -113,8 +122,6 @@ def _trained(
         tail = tail.with_head(_linear(_solve(features, table, fit, head, seed)))
     else:
         tail = tail.with_head(_dense(features.rows[fit].astype(np.float32), len(table.classes), head, seed))
-        if not phases or phases[0].cut != "head":
-            phases = (Phase(cut="head", epochs=60, patience=10), *phases)
     history: list[Epoch] = []
     for number, phase in enumerate(phases):
         trunk, published = cuts.split(network, phase.cut, batch_statistics=phase.norm == "batch")
