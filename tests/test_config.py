@@ -39,6 +39,12 @@ def test_zero_is_a_value_and_not_absence(tmp_path: Path) -> None:
         ("phases.1.cut=layer4", r"expected an index from 0 to 0, found '1'"),
         ("seed", "expected key=value, found 'seed'"),
         ("phases.0=layer4", "names a whole entry of a list"),
+        ("head.hidden=[64, 0]", r"expected at least 1 for 'head.hidden.1', found 0"),
+        ("head.dropout=nan", r"expected a finite number for 'head.dropout', found nan"),
+        ("phases.0.rate=inf", r"expected a finite number for 'phases.0.rate', found inf"),
+        (f"phases.0.rate={10**400}", r"expected a finite number for 'phases.0.rate', found inf"),
+        ("head.dropout=true", r"expected float for 'head.dropout', found True"),
+        (f"seed={2**32}", "expected 0 to 4294967295 for 'seed', found 4294967296"),
     ],
 )
 def test_a_wrong_override_says_what_was_expected_and_found(override: str, match: str) -> None:
@@ -66,7 +72,7 @@ def test_a_missing_or_broken_recipe_is_a_clear_error(tmp_path: Path) -> None:
     st.builds(
         Config,
         data=st.text(),
-        seed=st.integers(0, 2**31),
+        seed=st.integers(0, 2**32 - 1),
         px=st.none() | st.integers(16, 2048),
         head=st.builds(Head, hidden=st.lists(st.integers(1, 512), max_size=3).map(tuple)),
         phases=st.lists(st.builds(Phase, epochs=st.integers(1, 9), rate=st.floats(0, 1)), max_size=3).map(tuple),

@@ -26,6 +26,12 @@ def test_a_name_that_is_not_text_can_be_written(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_bytes() == b"caf\xe9.jpg"
 
 
+def test_json_with_a_name_that_is_not_text_is_utf8_and_comes_back(tmp_path: Path) -> None:
+    value = {"root": os.fsdecode(b"dat\xff"), "grün": "🐈"}
+    files.write_json(tmp_path / "a.json", value)
+    assert json.loads((tmp_path / "a.json").read_bytes().decode("utf-8")) == value
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the file size by POSIX means")
 def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
     """/dev/full refuses every byte, as a full disk does."""

@@ -223,11 +223,11 @@ def test_the_record_holds_what_was_resolved_and_what_to_know(photos: Path, tmp_p
 
 def test_a_run_is_evaluated_again_from_anywhere(photos: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run = headstart.fit("photos", weights=tiny_weights, out="run")
+    metrics = headstart.fit("photos", weights=tiny_weights, out="run").metrics["test"]
     monkeypatch.chdir("/")
     Image.new("RGB", (50, 40), (250, 10, 10)).save(photos / "red" / "new.png")
     again = assess.assess_again(tmp_path / "run")
-    assert again.metrics == run.metrics["test"]
+    assert again.metrics == metrics
     assert "never used for training" in again.about
     victim = next(photo.path for photo in assess._photos_of(tmp_path / "run") if photo.split == "test")
     (photos / victim).unlink()

@@ -1,6 +1,8 @@
 import io
 import re
 import sys
+import threading
+import time
 
 import pytest
 
@@ -39,3 +41,21 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.quiet(), progress.progress("Reading photos", 3) as advance:
         advance(3)
     assert capsys.readouterr() == ("", "")
+
+
+class Slow(int):
+    """One photo whose addition takes long enough for other threads to come in between."""
+
+    def __radd__(self, done: int) -> int:
+        time.sleep(0.002)
+        return done + int(self)
+
+
+def test_threads_that_advance_at_once_lose_no_count(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress._lines("Reading photos", None, "photos") as advance:
+        threads = [threading.Thread(target=lambda: [advance(Slow(1)) for _ in range(5)]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert capsys.readouterr().err.startswith("Reading photos: 40 photos, ")

@@ -5,6 +5,7 @@ Each field's `help` is the one text behind `--help` and docs/reference/config.md
 
 import dataclasses
 import itertools
+import math
 import tomllib
 import types
 import typing
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 def _key(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
-    """A dataclass field with its meaning and, for numbers, its range."""
+    """A dataclass field with its meaning and, for numbers and lists of them, the range of each."""
     return dataclasses.field(default=default, metadata={"help": help, "least": least, "most": most})
 
 
@@ -31,7 +32,7 @@ class Head:
         "linear", "linear: solved to its optimum, L2 strength by cross-validation; dense: hidden layers trained by the loop"
     )
     class_weights: Literal["none", "balanced"] = _key("none", "balanced: every class counts the same, however few photos it has")
-    hidden: tuple[int, ...] = _key((256,), "dense: units of each hidden layer")
+    hidden: tuple[int, ...] = _key((256,), "dense: units of each hidden layer", least=1)
     dropout: float = _key(0.3, "dense: share of units dropped while training", least=0, most=0.99)
 
 
@@ -70,7 +71,7 @@ class Config:
     )
     head: Head = _key(Head(), "the classifier")
     phases: tuple[Phase, ...] = _key((), "training phases after the head; cuts may only move toward `input`")
-    seed: int = _key(0, "seeds the split and everything random", least=0)
+    seed: int = _key(0, "seeds the split and everything random", least=0, most=2**32 - 1)
     split: str | None = _key(None, "a split.csv to reuse")
     exclude: str | None = _key(None, "a file that lists photos to leave out")
     device: Literal["auto", "cpu", "cuda", "mps"] = _key("auto", "where to compute")
@@ -181,6 +182,10 @@ def _check_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
     least, most = metadata["least"], metadata["most"]
     if value is None or (least is None and most is None):
         return
+    if isinstance(value, tuple):
+        for i, item in enumerate(value):
+            _check_range(item, metadata, f"{where}.{i}")
+        return
     if (least is not None and value < least) or (most is not None and value > most):
         expected = f"at least {least}" if most is None else f"{least} to {most}"
         raise ConfigError(f"expected {expected} for '{where}', found {value}")
@@ -203,10 +208,21 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return tuple(_convert(arguments[0], item, f"{where}.{i}") for i, item in enumerate(value))
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _convert(arguments[0], value, where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _finite(value, where)
     if kind is str and isinstance(value, Path):
         return str(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"expected {kind.__name__} for '{where}', found {value!r}")
     return value
+
+
+def _finite(value: float, where: str) -> float:
+    """NaN passes every comparison with a range, and nothing here means infinity."""
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise ConfigError(f"expected a finite number for '{where}', found {number}")
+    return number

@@ -59,9 +59,9 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON, atomically."""
+    """Write `value` as indented JSON, atomically: in ASCII, so that the escapes also hold names that are not UTF-8."""
     with atomic_file(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
+        json.dump(value, file, indent=2, ensure_ascii=True)
         file.write("\n")
 
 
@@ -78,7 +78,7 @@ def cannot_write(path: Path, error: OSError) -> HeadstartError:
 def existing_parent(path: Path) -> Path:
     """The nearest folder at or above `path` that exists."""
     path = path.absolute()
-    while not path.exists() and path != path.parent:
+    while not os.path.exists(path) and path != path.parent:
         path = path.parent
     return path
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -81,6 +82,7 @@ def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
 def _lines(description: str, total: int | None, unit: str, every_s: float = 10.0) -> Iterator[Advance]:
     started = last = time.monotonic()
     done = 0
+    counting = threading.Lock()
 
     def say(now: float) -> None:
         rate = done / max(now - started, 1e-9)
@@ -90,11 +92,12 @@ def _lines(description: str, total: int | None, unit: str, every_s: float = 10.0
 
     def advance(n: int) -> None:
         nonlocal done, last
-        done += n
-        now = time.monotonic()
-        if now - last >= every_s:
-            last = now
-            say(now)
+        with counting:
+            done += n
+            now = time.monotonic()
+            if now - last >= every_s:
+                last = now
+                say(now)
 
     yield advance
     say(time.monotonic())

@@ -1,12 +1,15 @@
 """The command line as a user meets it: real processes, exit codes, one-line errors."""
 
+import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from headstart.cli import main as cli
 from samples import make_photos
 
 HEADSTART = str(Path(sys.executable).with_name("headstart"))
@@ -58,7 +61,9 @@ def test_wrong_usage_is_exit_2(words: str, tmp_path: Path) -> None:
 def test_every_command_explains_itself(command: str) -> None:
     done = headstart(*command.split(), "--help")
     assert done.returncode == 0
-    assert "headstart" in done.stdout
+    usage = next(line.split() for line in done.stdout.splitlines() if "Usage:" in line)
+    assert usage[: 2 + len(command.split())] == ["Usage:", "headstart", *command.split()]
+    assert ("Examples:" in done.stdout) == (command in ("train", "evaluate", "predict", "backbones"))
 
 
 def test_the_version_is_printed() -> None:
@@ -94,3 +99,77 @@ def test_train_predict_evaluate_and_store_work_together(tiny_weights: Path, tmp_
     assert "60" in shown.stdout
     assert "freed" in headstart("store", "clear", cwd=tmp_path).stdout
     assert "test_resnet" not in headstart("store", cwd=tmp_path).stdout
+
+
+# What `pip install headstart` alone leaves out: an import of these fails as if they were not there.
+BARE = """
+import sys
+from headstart.cli import main as cli
+for name in cli.EXTRAS:
+    assert name not in sys.modules, name
+    sys.modules[name] = None
+cli.main()
+"""
+
+
+def bare(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", BARE, *words], capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("words", ["train photos --out run", "store", "backbones", "predict embedded photos"])
+def test_a_command_whose_extra_is_not_installed_says_which(words: str, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", n=4)
+    done = bare(*words.split(), cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    error, hint = done.stderr.splitlines()
+    assert re.fullmatch(r"error: this command needs \w+, which is not installed", error)
+    assert hint == "hint: pip install 'headstart[train]'"
+    assert done.stdout == ""
+
+
+def _end(monkeypatch: pytest.MonkeyPatch, raised: BaseException, *words: str) -> object:
+    """Let a command raise, and return the exit status."""
+
+    def app(standalone_mode: bool) -> None:
+        raise raised
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(sys, "argv", ["headstart", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (ModuleNotFoundError(name="openvino._pyopenvino"), "this command needs openvino, which is not installed"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/a\nb"), "Permission denied: /data/a\\nb"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("disk says no"), "disk says no"),
+        (MemoryError(), "out of memory"),
+        (MemoryError("Unable to allocate 8 GiB"), "out of memory: Unable to allocate 8 GiB"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(
+    raised: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _end(monkeypatch, raised, "train", "photos") == 1
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {said}"
+
+
+def test_a_module_that_no_extra_brings_is_a_bug_and_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda standalone_mode: __import__("headstart.nonsense"))
+    with pytest.raises(ModuleNotFoundError, match=r"headstart\.nonsense"):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("words", "continues"), [("--verbose train photos", True), ("demo", True), ("predict run train", False), ("", False)]
+)
+def test_only_what_continues_is_said_to_continue(
+    words: str, continues: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _end(monkeypatch, KeyboardInterrupt(), *words.split()) == 130
+    said = capsys.readouterr().err.strip()
+    assert said == ("interrupted; what was computed is kept, the same command continues" if continues else "interrupted")

@@ -188,6 +188,22 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path):
         extract(tar(tmp_path / "a.tar", ("cat/0.png", b"1")), tmp_path / "cache")
 
 
+@pytest.mark.parametrize(
+    ("members", "name", "reason"),
+    [
+        ([("cat/0.png", b"1"), ("cat", b"2")], "cat", "a file and a folder have that name"),
+        ([("cat", b"2"), ("cat/0.png", b"1")], "cat/0.png", "a file and a folder have that name"),
+        ([("cat/0.png", b"1"), ("cat/0.png/x/", None)], "cat/0.png", "a file and a folder have that name"),
+        ([("cat/0.png", b"1"), ("cat", "dog")], "cat", "a file and a folder have that name"),
+        ([("cat/" + "n" * 300, b"1")], "cat/" + "n" * 300, os.strerror(errno.ENAMETOOLONG)),
+    ],
+)
+def test_a_member_that_cannot_be_written_is_named(tmp_path, members, name, reason):
+    with pytest.raises(DataError, match=f"cannot unpack .*a.tar: '{name}': {reason}\nhint: rename"):
+        extract(tar(tmp_path / "a.tar", *members), tmp_path / "cache")
+    assert leftovers(tmp_path / "cache") == []
+
+
 def test_a_disk_that_fills_is_a_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
     def full(source: object, target: object, length: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,6 +1,9 @@
 """Preprocessing, the network's square, and how far a JPEG decoded small may stray from the whole one."""
 
+import importlib.metadata
 import io
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -8,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
+from headstart.data import pixels
 from headstart.data.pixels import Preprocessing, decode, load, prepare, shrink
 from headstart.errors import ConfigError, DataError
 
@@ -62,6 +66,25 @@ def test_resize_is_rounded_as_timm_rounds_it() -> None:
 def test_impossible_preprocessing_is_refused(change: dict[str, object], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         Preprocessing.from_json({**PRE.to_json(), **change})
+
+
+def test_the_decoder_names_every_library_that_decodes() -> None:
+    code = "import sys; from headstart.data import pixels; print(pixels.DECODER); print('pillow_heif' in sys.modules)"
+    decoder, imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert decoder == pixels.DECODER
+    assert imported == "False"
+    versions = dict(part.split("-", 1) for part in decoder.split())
+    assert list(versions) == ["headstart", "pillow", "libjpeg", "libwebp", "libavif", "libtiff", "zlib", "heif"]
+    assert versions["libwebp"] == str(features.version("webp"))
+    assert versions["libtiff"] == str(features.version("libtiff"))
+
+
+def test_a_decoder_without_heif_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert pixels._decoder().endswith(" heif-None")
 
 
 def test_missing_preprocessing_key_is_named() -> None:

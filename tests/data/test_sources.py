@@ -1,3 +1,4 @@
+import errno
 import shutil
 import zipfile
 from pathlib import Path
@@ -87,6 +88,23 @@ def test_a_missing_folder_is_an_error_with_the_nearest_name(folder, own_cache, m
         find("digit", own_cache)
     with pytest.raises(DataError, match="hint: expected a folder of class folders"):
         find("/nowhere/at/all", own_cache)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, f"photos/{'n' * 300}/x", "a\0b"])
+def test_names_that_no_file_can_have_are_missing_files(name, own_cache):
+    with pytest.raises(DataError, match="no folder or file at"):
+        find(name, own_cache)
+
+
+def test_a_folder_that_may_not_be_entered_is_a_missing_file(tmp_path, own_cache, monkeypatch):
+    """As root one may enter any folder, hence the stand-in."""
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(DataError, match="no folder or file at"):
+        find(tmp_path / "absent", own_cache)
 
 
 def test_a_file_of_another_kind_is_an_error(folder, own_cache):

@@ -269,6 +269,24 @@ def test_content_counts_more_than_names_where_files_were_numbered_anew(tmp_path)
     assert [p.split for p in read_split(edited, tmp_path / "split.csv").photos] == [p.split for p in split.photos]
 
 
+@pytest.mark.parametrize("header", ["path,split", "path,split,group"])
+def test_a_split_file_without_groups_keeps_copies_together_and_tells_what_it_parts(tmp_path, header):
+    photos = list(singles({"a": 4, "b": 4}).photos)
+    photos[1] = replace(photos[1], sha256=photos[0].sha256)
+    photos[3] = replace(photos[3], likeness="aa")
+    photos[4] = replace(photos[4], likeness="aa")
+    splits = ["train", "train", "val", "train", "test", "train", "val", "test"]
+    (tmp_path / "split.csv").write_text(
+        header + "\n" + "".join(f"{photo.path},{split}\n" for photo, split in zip(photos, splits, strict=True))
+    )
+    table = read_split(make_table(photos), tmp_path / "split.csv")
+    assert [photo.split for photo in table.photos] == splits
+    pair, alike = photos[0].sha256[:16], min(photos[3].sha256, photos[4].sha256)[:16]
+    assert [photo.group for photo in table.photos] == [pair, pair, "", alike, alike, "", "", ""]
+    assert len(table.notices) == 1
+    assert "2 photos in 1 groups (copies, look-alikes or one given group) lie on both sides" in table.notices[0]
+
+
 def test_photos_that_a_split_file_lacks_are_an_error_with_the_count(tmp_path):
     write_split(split_table(singles({"a": 5}), seed=0), tmp_path / "split.csv")
     with pytest.raises(

@@ -22,6 +22,14 @@ def loss(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
     return float(-log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean())
 
 
+def smoothed(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    """The log loss where the label has probability (n + 1) / (n + 2) and the other classes share the rest."""
+    n, k = logits.shape
+    wanted = np.full((n, k), 1 / (n + 2) / (k - 1))
+    wanted[np.arange(n), labels] = (n + 1) / (n + 2)
+    return float(-(wanted * log_softmax(logits / temperature, axis=1)).sum(axis=1).mean())
+
+
 def ece_by_loop(probs: np.ndarray, labels: np.ndarray, bins: int) -> float:
     """The definition, spelled out."""
     total = 0.0
@@ -40,8 +48,8 @@ def test_temperature_equals_scipys_minimum(seed: int, n: int, k: int) -> None:
     logits, labels = drawn(seed, n, k)
     found = calibrate.temperature(logits, labels)
     low, high = np.log(calibrate.TEMPERATURE_RANGE)
-    expected = minimize_scalar(lambda t: loss(logits, labels, np.exp(t)), bounds=(low, high), method="bounded", options={"xatol": 1e-9})
-    assert loss(logits, labels, found) <= expected.fun + 1e-9
+    expected = minimize_scalar(lambda t: smoothed(logits, labels, np.exp(t)), bounds=(low, high), method="bounded", options={"xatol": 1e-9})
+    assert smoothed(logits, labels, found) <= expected.fun + 1e-9
 
 
 @pytest.mark.parametrize("scale", [0.25, 1.0, 3.0])
@@ -59,10 +67,33 @@ def test_weights_count_as_repeated_photos() -> None:
     assert weighted.log_loss == pytest.approx(loss(logits.repeat(times, axis=0), labels.repeat(times), weighted.temperature), rel=1e-6)
 
 
-def test_temperature_of_perfectly_separated_data_stays_in_range() -> None:
+def test_temperature_of_perfectly_separated_data_worked_by_hand() -> None:
+    # Four of four right: 5/6 for the label, 1/12 for each of the two others. So exp(5 / t) = (5/6) / (1/12) = 10.
     logits = np.eye(3)[[0, 1, 2, 0]] * 5
-    assert calibrate.temperature(logits, [0, 1, 2, 0]) == calibrate.TEMPERATURE_RANGE[0]
+    assert calibrate.temperature(logits, [0, 1, 2, 0]) == pytest.approx(5 / np.log(10), rel=1e-5)
+    # Three of four right: the top class is to have (3 * 5/6 + 1/12) / 4 = 31/48, each other 17/96. So exp(5 / t) = 62/17.
+    assert calibrate.temperature(logits, [0, 1, 2, 1]) == pytest.approx(5 / np.log(62 / 17), rel=1e-5)
+
+
+def test_temperature_stays_in_range() -> None:
+    logits = np.eye(3)[[0, 1, 2, 0]] * 5
     assert calibrate.temperature(logits, [1, 2, 0, 1]) == calibrate.TEMPERATURE_RANGE[1]
+    assert calibrate.temperature(logits / 1000, [0, 1, 2, 0]) == calibrate.TEMPERATURE_RANGE[0]
+
+
+@pytest.mark.parametrize(("n", "k"), [(30, 2), (30, 10), (3, 3)])
+def test_few_perfectly_separated_photos_do_not_make_it_sure(n: int, k: int) -> None:
+    labels = np.arange(n) % k
+    logits = np.eye(k)[labels] * 8 + np.random.default_rng(0).normal(size=(n, k))
+    probs = softmax(logits / calibrate.temperature(logits, labels), axis=1)
+    assert probs.max(axis=1).mean() == pytest.approx((n + 1) / (n + 2), abs=0.02)
+    assert n != 30 or 0.94 < probs.max(axis=1).mean() <= 0.98
+
+
+def test_many_photos_hardly_notice_the_smoothing() -> None:
+    logits, labels = drawn(5, 850, 5)
+    plain = minimize_scalar(lambda t: loss(logits, labels, np.exp(t)), bounds=(-2, 2), method="bounded", options={"xatol": 1e-9})
+    assert calibrate.temperature(logits, labels) == pytest.approx(np.exp(plain.x), rel=0.02)
 
 
 def test_temperature_survives_enormous_and_equal_logits() -> None:

@@ -1,5 +1,6 @@
 """The trunk pass: what is stored is what the network computes, and nothing is computed twice."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from headstart.data.scan import scan
 from headstart.data.table import Table
 from headstart.errors import ConfigError
 from headstart.features import engine
-from headstart.features.extract import extract
+from headstart.features.extract import extract, spec_of
 from headstart.features.store import Store
 from samples import make_photos
 
@@ -44,6 +45,13 @@ def test_pixels_are_stored_at_cut_input_in_their_own_shape(network: networks.Net
     rows = extract(trunk, table, Store(tmp_path)).rows[:]
     assert {row.shape[1] for row in rows} >= {37, 40} or len({row.shape for row in rows}) > 1
     assert all(min(row.shape[:2]) <= round(32 * 1.15) for row in rows)
+
+
+def test_the_network_s_arguments_are_in_the_key(network: networks.Network) -> None:
+    trunk, _ = cut.split(network, "head")
+    other, _ = cut.split(dataclasses.replace(network, record=dataclasses.replace(network.record, model_args={"output_stride": 16})), "head")
+    assert spec_of(other, TORCH, "none").network_args == {"output_stride": 16}
+    assert spec_of(other, TORCH, "none").digest() != spec_of(trunk, TORCH, "none").digest()
 
 
 def test_engines_agree(network: networks.Network, table: Table, tmp_path: Path) -> None:
@@ -115,3 +123,49 @@ def test_what_is_not_there_is_refused() -> None:
         with pytest.raises(ConfigError, match=r"no device 'cuda' on this machine; there is: .*cpu"):
             engine.choose(device="cuda")
     assert engine.choose("torch", "cpu", "fp32").name.startswith("torch 2")
+
+
+def test_a_session_moves_a_copy_and_leaves_the_callers_trunk_where_it_is(network: networks.Network) -> None:
+    trunk, _ = cut.split(network, "layer4")
+    before = {name: (tensor.device, tensor.stride()) for name, tensor in trunk.state_dict().items()}
+    session = engine.TorchSession(trunk, engine.Choice("torch", "meta", "fp32"))
+    assert {tensor.device.type for tensor in session._trunk.state_dict().values()} == {"meta"}
+    assert {name: (tensor.device, tensor.stride()) for name, tensor in trunk.state_dict().items()} == before
+
+
+OPENVINO = engine.Choice("openvino", "cpu", "fp32")
+
+
+def test_a_damaged_exported_trunk_is_made_again(network: networks.Network, table: Table, tmp_path: Path, own_cache: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    trunk, _ = cut.split(network, "head")
+    first = extract(trunk, table, Store(tmp_path / "a"), choice=OPENVINO)
+    (graph,) = (own_cache / "graphs").iterdir()
+    graph.write_bytes(b"garbage")
+    again = extract(trunk, table, Store(tmp_path / "b"), choice=OPENVINO)
+    assert again.engine == OPENVINO.name
+    assert again.notice is None
+    np.testing.assert_array_equal(again.rows[:], first.rows[:])
+    assert graph.stat().st_size > 1000
+
+
+def test_a_network_the_engine_cannot_run_is_run_by_pytorch_with_a_notice(
+    network: networks.Network, table: Table, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    tried = []
+
+    def refuse(path: Path, **_: str) -> None:
+        tried.append(path)
+        raise RuntimeError("unknown operation")
+
+    trunk, _ = cut.split(network, "head")
+    graph = engine._graph_path(trunk)
+    graph.parent.mkdir(parents=True)
+    graph.write_bytes(b"garbage")
+    monkeypatch.setattr(engine.runtime, "open_session", refuse)
+    features = extract(trunk, table, Store(tmp_path), choice=OPENVINO)
+    assert tried == [graph, graph], "opened, exported once more, opened again, and no more"
+    assert features.engine.startswith("torch ")
+    assert features.notice == f"{OPENVINO.name} cannot run this network; PyTorch did"
+    assert extract(trunk, table, Store(tmp_path), choice=TORCH).notice is None

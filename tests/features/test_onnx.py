@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,22 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_its_path(tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(HeadstartError, match=r"cannot write .*net.onnx"):
         to_onnx(Scaled(), tmp_path / "file" / "net.onnx", px=PX)
+
+
+def test_the_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, int]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(handle: int) -> None:
+        done.append(("fsync", os.fstat(handle).st_ino))
+        fsync(handle)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        done.append(("replace", os.stat(source).st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(onnx.os, "fsync", noted_fsync)
+    monkeypatch.setattr(onnx.os, "replace", noted_replace)
+    to_onnx(Scaled(), tmp_path / "net.onnx", px=PX)
+    written = (tmp_path / "net.onnx").stat().st_ino
+    assert [what for what, file in done if file == written] == ["fsync", "replace"]

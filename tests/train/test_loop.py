@@ -1,19 +1,23 @@
 """The one loop, over real rows of a real store, behind a small real network."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from headstart.backbone import cut, networks, weights
 from headstart.config import Phase
 from headstart.data.scan import scan
 from headstart.data.split import split_table
 from headstart.data.table import Table
+from headstart.errors import ConfigError
 from headstart.features import engine
 from headstart.features.extract import extract
 from headstart.features.store import Store
+from headstart.train import loop
 from headstart.train.loop import Examples, Tally, Trained, logits_of, train
 from samples import make_photos
 
@@ -127,3 +131,68 @@ def test_bf16_trains_as_well_as_fp32(table: Table, network: networks.Network, tm
     _, tail, examples, val = _examples(table, network, "head", tmp_path)
     losses = [train(tail, examples, val, Phase(cut="head", epochs=5), precision=p).history[-1].train_loss for p in ("fp32", "bf16")]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_training_that_diverges_is_an_error_and_not_a_model(table: Table, network: networks.Network, tmp_path: Path) -> None:
+    _, tail, examples, val = _examples(table, network, "layer4", tmp_path)
+    phase = Phase(cut="layer4", epochs=9, rate=1e9, batch_size=8, schedule="constant")
+    with pytest.raises(ConfigError, match=r"training diverged in epoch \d of phase 'layer4' at rate 1e\+09\nhint: use a lower rate"):
+        train(tail, examples, val, phase)
+
+
+@pytest.mark.parametrize("with_val", [True, False])
+def test_a_last_step_that_diverges_is_an_error_too(table: Table, network: networks.Network, with_val: bool, tmp_path: Path) -> None:
+    _, tail, examples, val = _examples(table, network, "head", tmp_path)
+    val = val if with_val else Examples(val.views, val.at[:0], val.labels[:0], ())
+    one_step = Phase(cut="head", epochs=1, rate=float("inf"), batch_size=len(examples), schedule="constant")
+    with pytest.raises(ConfigError, match="training diverged in epoch 1 of phase 'head' at rate inf"):
+        train(tail, examples, val, one_step)
+
+
+def test_no_examples_have_no_logits_of_every_class(table: Table, network: networks.Network, tmp_path: Path) -> None:
+    _, tail, _, val = _examples(table, network, "layer3", tmp_path)
+    nothing = Examples(val.views, val.at[:0], val.labels[:0], ())
+    found = logits_of(tail, nothing, Phase(cut="layer3"))
+    assert (found.shape, found.dtype) == ((0, 3), np.float32)
+
+
+def test_a_last_batch_of_one_row_joins_the_one_before_where_batch_statistics_are_used() -> None:
+    def sizes(n: int, batch_size: int, norm: str) -> list[int]:
+        return [len(range(n)[places]) for places in loop._slices(n, Phase(batch_size=batch_size, norm=norm))]
+
+    assert sizes(17, 8, "published") == [8, 8, 1]
+    assert sizes(17, 8, "batch") == [8, 9]
+    assert sizes(18, 8, "batch") == [8, 8, 2]
+    assert sizes(1, 8, "batch") == [1]
+    assert sizes(0, 8, "batch") == []
+
+
+def test_batch_statistics_train_whatever_the_last_batch(table: Table, network: networks.Network, tmp_path: Path) -> None:
+    _, _, examples, val = _examples(table, network, "layer4", tmp_path)
+    body = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.BatchNorm2d(examples.views[0].shape[1]))
+    tail = cut.Tail(body, torch.nn.Linear(body[1].num_features, 3), normalise=torch.nn.Identity(), d_features=0, batch_statistics=True)
+    phase = Phase(cut="layer4", epochs=1, batch_size=len(examples) - 1, norm="batch")
+    assert train(tail, examples, val, phase).best_epoch == 1
+
+
+class SeenError(Exception):
+    pass
+
+
+class Watched(torch.nn.Module):
+    """A classifier that says where it is asked to compute."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise SeenError(x.device.type)
+
+
+def test_each_call_computes_on_its_own_device(
+    table: Table, network: networks.Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tail, examples, val = _examples(table, network, "head", tmp_path)
+    train(tail, examples, val, Phase(cut="head", epochs=1))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it does not know the device `meta`
+    with pytest.raises(SeenError, match="meta"):
+        train(tail.with_head(Watched()), examples, val, Phase(cut="head", epochs=1), device="meta")
+    monkeypatch.setitem(AcceleratorState._shared_state, "device", torch.device("meta"))  # as after a call on a GPU
+    train(tail, examples, val, Phase(cut="head", epochs=1), device="cpu")

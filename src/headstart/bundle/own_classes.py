@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +26,12 @@ def open_model(model: str | Path, weights: Path | None = None) -> Bundle:
         WeightsError: the backbone's weights are not at hand.
     """
     path = Path(model)
-    if any((path / name).exists() for name in ("run.json", "bundle.json")):
+    if any(os.path.exists(path / name) for name in ("run.json", "bundle.json")):
         if weights is not None:
             raise ConfigError(f"{path} carries its own weights", hint="leave --weights out; it goes with a backbone's name")
         return load_bundle(path)
-    if path.exists() or re.search(r"[\\/]", str(model)):
-        what = "holds neither run.json nor bundle.json" if path.exists() else "does not exist"
+    if os.path.exists(path) or re.search(r"[\\/]", str(model)):
+        what = "holds neither run.json nor bundle.json" if os.path.exists(path) else "does not exist"
         raise BundleError(f"no model at {path}: it {what}", hint="give the folder that `headstart train --out` wrote, or a backbone's name")
     return _own_classes(str(model), weights)
 
@@ -43,7 +44,7 @@ def _own_classes(name: str, weights: Path | None) -> Bundle:
 
     file = locate(name, weights, download=True)
     folder = _folder(name, file.sha256)
-    if not (folder / "bundle.json").exists():
+    if not os.path.exists(folder / "bundle.json"):
         _convert(name, file, folder)
     return load_bundle(folder)
 
@@ -57,11 +58,11 @@ def _made_earlier(name: str, weights: Path | None) -> Path | None:
     headstart found by itself. A file that was given once is not assumed again."""
     file = EMBEDDED_FILE if weights is None and name == "embedded" else weights
     if file is not None:
-        if not file.is_file():
+        if not os.path.isfile(file):
             return None
         with file.open("rb") as opened:
             folder = _folder(name, hashlib.file_digest(opened, "sha256").hexdigest())
-        return folder if (folder / "bundle.json").exists() else None
+        return folder if os.path.exists(folder / "bundle.json") else None
     for record in sorted((cache_folder() / "bundles").glob(f"{name.replace('/', '_')}-*/bundle.json")):
         try:
             backbone = json.loads(record.read_text(encoding="utf-8"))["provenance"]["backbone"]

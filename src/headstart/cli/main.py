@@ -11,9 +11,21 @@ from typing import Annotated
 import typer
 
 from headstart.cli import backbones, demo, evaluate, predict, store, train
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, safe_text
 
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
+CONTINUED = ("train", "demo")  # commands that go on where they were interrupted
+
+# Modules that `pip install headstart` leaves out, and the extra that brings each.
+EXTRAS = {
+    "openvino": "fast",
+    "pillow_heif": "heic",
+    "pyarrow": "parquet",
+    **dict.fromkeys(("torch", "torchvision", "timm", "accelerate", "safetensors", "huggingface_hub"), "train"),
+    **dict.fromkeys(("onnx", "onnxscript", "sklearn", "matplotlib", "jinja2", "portalocker"), "train"),
+}
+
+log = logging.getLogger("headstart")
 
 app = typer.Typer(
     name="headstart",
@@ -59,14 +71,33 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output (`| head`) has gone: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except ModuleNotFoundError as error:
+        fail(_not_installed(error))
+    except MemoryError as error:  # numpy says how much it asked for, others say nothing
+        said = f": {safe_text(str(error))}" if str(error) else ""
+        fail(HeadstartError(f"out of memory{said}", hint="close other programs, or use a machine with more memory"))
+    except OSError as error:  # the last net: where a disk or a folder fails is not always foreseen
+        log.info("the operating system refused", exc_info=True)
+        what = error.strerror if error.strerror else str(error)
+        fail(HeadstartError(safe_text(what if error.filename is None else f"{what}: {error.filename}")))
     except Exception as error:
         if not hasattr(error, "exit_code") or not hasattr(error, "show"):
             raise
         error.show()  # wrong usage, in the words of the command-line library
         sys.exit(error.exit_code)
     if code == INTERRUPTED:
-        print("\ninterrupted; what was computed is kept, the same command continues", file=sys.stderr)
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        kept = "; what was computed is kept, the same command continues" if command in CONTINUED else ""
+        print(f"\ninterrupted{kept}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _not_installed(error: ModuleNotFoundError) -> HeadstartError:
+    """The user's words for a part that was not installed. Raises: `error` itself, where no extra would bring that module."""
+    module = (error.name if error.name is not None else "").partition(".")[0]
+    if module in EXTRAS:
+        return HeadstartError(f"this command needs {module}, which is not installed", hint=f"pip install 'headstart[{EXTRAS[module]}]'")
+    raise error
 
 
 def fail(error: HeadstartError) -> None:

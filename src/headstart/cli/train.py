@@ -53,12 +53,11 @@ def train(
     and writes to --out: report.html, metrics.json, predictions.csv and the model.
     """
     from headstart import config as configs
-    from headstart import pipeline
-    from headstart.cli.show import show_run
+    from headstart import runs
 
     config = configs.load(
         recipe,
-        overrides or [],
+        [] if overrides is None else overrides,
         data=data,
         backbone=backbone,
         weights=weights,
@@ -69,6 +68,11 @@ def train(
         device=device,
         precision=precision,
     )
+    runs.check(out, config)  # before PyTorch's seconds of import: a misspelled key should not wait
+
+    from headstart import pipeline
+    from headstart.cli.show import show_run
+
     run = pipeline.fit(config, out, command=shlex.join(["headstart", *sys.argv[1:]]))
     show_run(run)
 

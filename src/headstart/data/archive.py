@@ -5,6 +5,7 @@ and checked where they lead: whatever a member is called, no byte lands outside 
 """
 
 import contextlib
+import errno
 import hashlib
 import lzma
 import os
@@ -32,6 +33,9 @@ BOMB_RATIO = 100
 BOMB_BYTES = 2**30
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+
+_CLASHES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+_NAME_ERRORS = (*_CLASHES, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,12 @@ def extract(path: Path, cache: Path) -> Path:
         HeadstartError: the disk is full or the cache cannot be written.
     """
     folder = cache / "datasets" / _sha256(path)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
     with _reading(path), _opened(path) as archive:
         members = _checked(archive.members, path, folder)
         with new_folder(folder) as temporary, progress(f"Unpacking {safe_text(path.name)}", len(members), "files") as advance:
-            _write(archive, members, temporary, advance)
+            _write(archive, members, temporary, path, advance)
             _link([member for member in members if member.kind in ("symlink", "hardlink")], temporary, path)
     return folder
 
@@ -93,7 +97,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         try:
             temporary.rename(folder)
         except OSError:
-            if not folder.is_dir():
+            if not os.path.isdir(folder):
                 raise
     except OSError as error:
         raise cannot_write(folder, error) from error
@@ -238,20 +242,36 @@ def _parts(name: str) -> list[str]:
     return [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
 
 
-def _write(archive: _Archive, members: list[Member], folder: Path, advance: Callable[[int], None]) -> None:
+def _write(archive: _Archive, members: list[Member], folder: Path, path: Path, advance: Callable[[int], None]) -> None:
     wanted = {member.name for member in members if member.kind == "file"}
     for member in members:
         if member.kind == "folder":
-            folder.joinpath(*_parts(member.name)).mkdir(parents=True, exist_ok=True)
+            with _naming(member.name, path):
+                folder.joinpath(*_parts(member.name)).mkdir(parents=True, exist_ok=True)
             advance(1)
     for name, content in archive.contents():
         if name not in wanted:
             continue
         place = folder.joinpath(*_parts(name))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("wb") as file:
+        with _naming(name, path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file = place.open("wb")
+        with file:
             shutil.copyfileobj(content, file, 2**20)  # never more than the size in the member's header
         advance(1)
+
+
+@contextlib.contextmanager
+def _naming(name: str, path: Path) -> Iterator[None]:
+    """Name the member where its name is what cannot be written: too long for this disk, or a file and a folder at once."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NAME_ERRORS:
+            raise
+        reason = "a file and a folder have that name" if error.errno in _CLASHES else error.strerror
+        text = f"cannot unpack {safe_text(str(path))}: '{safe_text(name)}': {reason}"
+        raise DataError(text, hint="rename that file and pack the archive again, or unpack it by hand and give the folder") from error
 
 
 def _link(links: list[Member], folder: Path, path: Path) -> None:
@@ -265,15 +285,16 @@ def _link(links: list[Member], folder: Path, path: Path) -> None:
     for member in links:
         place = folder.joinpath(*_parts(member.name))
         check(place.parent, member)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
-        if member.kind == "symlink":
-            place.symlink_to(member.target.replace("\\", "/"))
-            continue
-        target = folder.joinpath(*_parts(member.target))
-        check(target, member)
-        if target.is_file():
-            os.link(target, place)
+        with _naming(member.name, path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            if member.kind == "symlink":
+                place.symlink_to(member.target.replace("\\", "/"))
+                continue
+            target = folder.joinpath(*_parts(member.target))
+            check(target, member)
+            if os.path.isfile(target):
+                os.link(target, place)
     for member in links:
         check(folder.joinpath(*_parts(member.name)), member)
 

@@ -38,7 +38,7 @@ def fetch(name: str, cache: Path) -> Path:
 def digits(cache: Path) -> Path:
     """scikit-learn's 1,797 handwritten digits, 8 x 8 px grey, as PNG files in ten class folders. Needs no network."""
     folder = cache / "datasets" / "digits-1"
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
     try:
         from sklearn.datasets import load_digits
@@ -63,7 +63,7 @@ def cifar10(cache: Path, *, url: str = CIFAR10_URL, md5: str = CIFAR10_MD5) -> P
     Raises: DataError: it cannot be fetched, or is not the published file.
     """
     folder = cache / "datasets" / f"cifar10-{md5}-1"
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
     hint = "set HEADSTART_CIFAR10_URL to a mirror or to file:///... of cifar-10-binary.tar.gz, or give a folder of your own"
     packed = fetch_file(url, cache / "downloads" / f"cifar-10-binary-{md5}.tar.gz", md5=md5, hint=hint)

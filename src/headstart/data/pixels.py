@@ -4,6 +4,7 @@ Equal bytes and an equal `Preprocessing` give equal pixels. The rules, and the m
 """
 
 import dataclasses
+import importlib.metadata
 import math
 import os
 from collections.abc import Mapping
@@ -20,8 +21,27 @@ from headstart.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["DECODER", "PhotoFacts", "Preprocessing", "UnreadableImage", "decode", "load", "prepare", "probe", "resample", "shrink"]
 
-# Changes whenever the same bytes may give other pixels: a rule of ours, Pillow, or the JPEG library it was built with.
-DECODER = f"headstart-1 pillow-{PIL.__version__} libjpeg-{features.version('libjpeg_turbo') or features.version('jpg')}"
+
+def _decoder() -> str:
+    """What decodes here: our rules, Pillow, the libraries it was built with, and pillow-heif, which is not imported for this."""
+    versions = {
+        "headstart": "1",
+        "pillow": PIL.__version__,
+        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
+        "libwebp": features.version("webp"),
+        "libavif": features.version("avif"),
+        "libtiff": features.version("libtiff"),
+        "zlib": features.version("zlib"),
+    }
+    try:
+        versions["heif"] = importlib.metadata.version("pillow-heif")
+    except importlib.metadata.PackageNotFoundError:
+        versions["heif"] = None
+    return " ".join(f"{name}-{version}" for name, version in versions.items())
+
+
+# Changes whenever the same bytes may give other pixels: a rule of ours, Pillow, or a library that decodes for it.
+DECODER = _decoder()
 
 Pixels = npt.NDArray[np.uint8]
 Source = bytes | str | os.PathLike[str]

@@ -143,7 +143,7 @@ def _check_classes(labels: Iterable[str], source: Source, least: int) -> None:
         return
     which = f"one: '{safe_text(found[0])}'" if found else "none"
     hint = "each class needs a folder of its own"
-    if len(found) == 1 and source.root.is_dir():
+    if len(found) == 1 and os.path.isdir(source.root):
         only = [name for name in folders.subfolders(source.root) if folders.subfolders(source.root / name)]
         if len(only) == 1:
             hint = f"if the classes are the folders in it, give {safe_text(str(source.root / only[0]))}"

@@ -21,20 +21,20 @@ def find(data: str | Path, cache: Path) -> Source:
     Raises: DataError: nothing there, no form of DATA, no photos; archives and downloads that fail.
     """
     path = Path(data).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists() raises for names that are too long and folders one may not enter
         if str(data) in named.NAMES:
             return folders.list_folder(named.fetch(str(data), cache), str(data))
         raise _missing(path)
     source = _of_path(path, cache)
     if str(data) in named.NAMES:
-        notice = f"reading the {'folder' if path.is_dir() else 'file'} {safe_text(str(path.absolute()))}, not the data set '{data}'"
+        notice = f"reading the {'folder' if os.path.isdir(path) else 'file'} {safe_text(str(path.absolute()))}, not the data set '{data}'"
         return replace(source, notices=(notice, *source.notices))
     return source
 
 
 def _of_path(path: Path, cache: Path) -> Source:
     name = path.absolute().name
-    if path.is_dir():
+    if os.path.isdir(path):
         return folders.list_folder(path, name)
     if path.suffix.casefold() in (".csv", ".tsv"):
         return lists.list_csv(path, name)
@@ -48,7 +48,7 @@ def _unpacked(root: Path, name: str) -> Source:
     """An unpacked archive: a wrapping folder is looked through, and a table of photos at its root is the CSV form."""
     passed: list[Omitted] = []
     while (wrapped := _wrapped(root)) is not None:
-        strays = sorted(path.name for path in root.iterdir() if path.is_file() and not folders.is_junk(path.name))
+        strays = sorted(path.name for path in root.iterdir() if os.path.isfile(path) and not folders.is_junk(path.name))
         passed += [Omitted(stray, "beside the folder that holds the rest") for stray in strays]
         root = wrapped
     tables = _tables(root)
@@ -69,7 +69,7 @@ def _tables(root: Path) -> list[Path]:
     """CSV files in `root` with the columns path and label; other CSV files may well lie beside class folders."""
     found = []
     for path in sorted(root.iterdir()):
-        if path.suffix.casefold() == ".csv" and path.is_file() and not folders.is_junk(path.name):
+        if path.suffix.casefold() == ".csv" and os.path.isfile(path) and not folders.is_junk(path.name):
             try:
                 columns = lists.read_rows(path).columns
             except DataError:
@@ -82,7 +82,7 @@ def _tables(root: Path) -> list[Path]:
 def _missing(path: Path) -> DataError:
     """No such path: say what nearly has that name, at the first part of it that does not exist."""
     place = path.absolute()
-    while not place.parent.exists():
+    while not os.path.exists(place.parent):
         place = place.parent
     try:
         beside = [name for name in os.listdir(place.parent) if not folders.is_junk(name)]

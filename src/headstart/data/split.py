@@ -196,14 +196,23 @@ def _given(table: Table, groups: np.ndarray) -> tuple[list[str], list[str]]:
         for i, group in enumerate(groups.tolist()):
             if not splits[i] and of_group[group]:
                 splits[i] = min(of_group[group], key=SPLITS.index)
+    return splits, notices + _straddling(splits, groups)
+
+
+def _straddling(splits: Sequence[str], groups: np.ndarray) -> list[str]:
+    """The notice that photos which belong together do not share a split; no notice where all do."""
+    of_group: dict[int, set[str]] = defaultdict(set)
+    for group, split in zip(groups.tolist(), splits, strict=True):
+        if split:
+            of_group[group].add(split)
     straddling = [group for group, found in of_group.items() if len(found) > 1]
-    if straddling:
-        n = int(np.isin(groups, straddling).sum())
-        notices.append(
-            f"{n} photos in {len(straddling)} groups (copies, look-alikes or one given group) lie on both sides of the given splits;"
-            " they were not moved, and scores may be too good"
-        )
-    return splits, notices
+    if not straddling:
+        return []
+    n = int(np.isin(groups, straddling).sum())
+    return [
+        f"{n} photos in {len(straddling)} groups (copies, look-alikes or one given group) lie on both sides of the given splits;"
+        " they were not moved, and scores may be too good"
+    ]
 
 
 def _group_names(photos: Sequence[Photo], groups: np.ndarray) -> list[str]:
@@ -236,7 +245,8 @@ def write_split(table: Table, path: Path) -> None:
 def read_split(table: Table, path: Path) -> Table:
     """Give the photos of `table` the splits that `path`, a split.csv, says.
 
-    A row is found by path and content, else by content (the photo was moved or renamed), else by path (it was edited).
+    A row is found by path and content, else by content (the photo was moved or renamed), else by path (it was edited). Photos
+    that belong together are given their group's name, as `split_table` does, and told where the file parts them.
 
     Raises: DataError: columns missing, words that are no splits, or photos that are not in the file; the first five and the count.
     """
@@ -275,4 +285,7 @@ def read_split(table: Table, path: Path) -> Table:
         raise DataError(f"{len(missing)} of {len(table)} photos are not in {where}: {some(missing)}", hint=hint)
     unused = [safe_text(name) for name in by_path if name not in used]
     notices = [f"{len(unused)} photos of {path.name} are not in the data: {some(unused, 3)}"] if unused else []
+    groups = group_photos(photos)
+    notices += _straddling([photo.split for photo in photos], groups)
+    photos = [replace(photo, group=name) for photo, name in zip(photos, _group_names(photos, groups), strict=True)]
     return table.with_photos(photos, *rows.notices, *notices, *_untrained(photos))

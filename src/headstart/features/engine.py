@@ -4,6 +4,7 @@ Both give float32 rows that agree within the precision's tolerance (tests/featur
 engine, version and precision are therefore part of the store's key.
 """
 
+import copy
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -97,8 +98,15 @@ def open_trunk(trunk: Trunk, choice: Choice) -> Session:
         return TorchSession(trunk, choice)
     path = _graph_path(trunk)
     try:
-        if not path.exists():
-            to_onnx(trunk, path, px=trunk.network.preprocessing.input_px)
+        if path.exists():
+            try:
+                return runtime.open_session(path, provider="openvino", precision=choice.precision)
+            except HeadstartError:
+                raise
+            except Exception as error:  # damaged, or of a kind this engine cannot run: only a fresh export tells which
+                log.info("the exported trunk %s cannot be opened and is made again: %s", path, error)
+                path.unlink(missing_ok=True)
+        to_onnx(trunk, path, px=trunk.network.preprocessing.input_px)
         return runtime.open_session(path, provider="openvino", precision=choice.precision)
     except HeadstartError:
         raise
@@ -119,7 +127,8 @@ class TorchSession:
     """The trunk in PyTorch, channels last, on any device; a batch that does not fit its memory is halved."""
 
     def __init__(self, trunk: Trunk, choice: Choice) -> None:
-        self._trunk = trunk.to(choice.device).to(memory_format=torch.channels_last)
+        # A copy: `to` moves a module in place, and the caller's trunk becomes part of the whole network, on the caller's device.
+        self._trunk = copy.deepcopy(trunk).to(choice.device).to(memory_format=torch.channels_last)
         self._device = torch.device(choice.device)
         self._autocast = choice.precision == "bf16"
         self.batch_size = 32 if choice.device == "cpu" else 256

@@ -45,6 +45,8 @@ class Features:
     seconds: float
     engine: str
     precision: str
+    notice: str | None = None
+    """a sentence for the run's record where the engine that was chosen could not do the work"""
 
 
 def extract(
@@ -75,7 +77,8 @@ def extract(
         return _extract(trunk, table, store, view, policy, choice)
     except engine.CannotExportError:
         log.warning("%s cannot run this network; using PyTorch", choice.name)
-        return _extract(trunk, table, store, view, policy, dataclasses.replace(choice, provider="torch"))
+        features = _extract(trunk, table, store, view, policy, dataclasses.replace(choice, provider="torch"))
+        return dataclasses.replace(features, notice=f"{choice.name} cannot run this network; PyTorch did")
 
 
 def _extract(trunk: Trunk, table: Table, store: Store, view: int, policy: str, choice: engine.Choice) -> Features:
@@ -125,6 +128,7 @@ def spec_of(trunk: Trunk, choice: engine.Choice, policy: str) -> Spec:
         engine=choice.name,
         precision=choice.precision,
         row_shape=trunk.out_shape,
+        network_args=dict(network.record.model_args),
     )
 
 

@@ -93,6 +93,8 @@ def to_onnx(
                     refusals.append(f"{name}: {_first_line(error)}")
                     continue
                 if found <= at_most:
+                    with file.open("rb+") as written:  # on the disk before it has its name: a crash leaves no half file behind
+                        os.fsync(written.fileno())
                     os.replace(file, path)
                     return Exported(expected, found, name)
                 refusals.append(f"{name}: difference {found:.2g}, at most {at_most:.2g} allowed")

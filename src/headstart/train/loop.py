@@ -5,6 +5,8 @@ pixels, prepared on the fly; at every other cut they are activations, used as th
 """
 
 import copy
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from headstart.config import Phase
 from headstart.data.pixels import Preprocessing, prepare
 from headstart.data.reading import read_ahead
 from headstart.data.views import augment
+from headstart.errors import ConfigError
 from headstart.features.store import Rows
 from headstart.progress import progress
 from headstart.train.optim import optimiser, rate_schedule
@@ -91,37 +94,44 @@ def train(
         class_weights: float [k], each class's weight in the loss; None for 1.
 
     Returns: the tail of the epoch with the lowest val loss, and the history of all epochs run.
+    Raises: ConfigError: training diverged: a loss or a weight is not finite any more.
     """
-    # Precision is this call's own: Accelerate's setting holds for the whole process and could not change between phases.
-    accelerator = Accelerator(cpu=device == "cpu")
-    autocast = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16")
+    # Device and precision are this call's own: Accelerate's hold for the whole process. After a call on the CPU it would stay there
+    # without a word, after one on a GPU it would refuse the CPU, and it offers no way to reset that.
+    accelerator = Accelerator(device_placement=False)
+    place = torch.device(device)
+    autocast = torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16")
     torch.manual_seed(seed)
-    n_steps = phase.epochs * -(-len(examples) // phase.batch_size)
-    tail = copy.deepcopy(tail).train()
+    n_steps = phase.epochs * len(_slices(len(examples), phase))
+    tail = copy.deepcopy(tail).to(place).train()
     optimizer = optimiser(tail, phase)
     schedule = rate_schedule(optimizer, phase, n_steps)
     tail, optimizer = accelerator.prepare(tail, optimizer)
-    weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32, device=accelerator.device)
+    weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32, device=place)
     loss_of = nn.CrossEntropyLoss(weight=weights, label_smoothing=phase.label_smoothing)
     history: list[Epoch] = []
     best_loss, best_epoch, best_state = float("inf"), 0, tail.state_dict()
-    with progress(f"Training from {phase.cut}", n_steps * phase.batch_size, "rows") as advance:
+    with progress(f"Training from {phase.cut}", phase.epochs * len(examples), "rows") as advance:
         for epoch in range(1, phase.epochs + 1):
             started, rate = time.monotonic(), float(schedule.get_last_lr()[0])
             tally = Tally()
             for x, y in _batches(examples, phase, seed=seed, epoch=epoch, preprocessing=preprocessing):
-                x, y = x.to(accelerator.device), y.to(accelerator.device)
+                x, y = x.to(place), y.to(place)
                 with autocast:
                     logits = tail(x)
                 logits = logits.float()
                 loss = loss_of(logits, y)
+                if not math.isfinite(float(loss.detach())):
+                    raise _diverged(phase, epoch)
                 accelerator.backward(loss)
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
                 tally.add(logits.detach(), y)
-                advance(phase.batch_size)
-            val_tally = validate(tail, val, phase, accelerator.device, preprocessing)
+                advance(len(y))
+            val_tally = validate(tail, val, phase, place, preprocessing)
+            if not (math.isfinite(val_tally.loss) and all(bool(weight.isfinite().all()) for weight in tail.parameters())):
+                raise _diverged(phase, epoch)  # in the epoch's last step, whose outcome no training loss has seen
             seconds = time.monotonic() - started
             history.append(Epoch(phase.cut, epoch, rate, tally.loss, tally.accuracy, *val_tally.as_optional(), seconds))
             selecting_loss = val_tally.loss if len(val) else -float(epoch)
@@ -146,11 +156,17 @@ def validate(tail: nn.Module, val: Examples, phase: Phase, device: torch.device,
 
 
 @torch.inference_mode()
-def logits_of(tail: nn.Module, examples: Examples, phase: Phase, *, preprocessing: Preprocessing | None = None) -> np.ndarray:
-    """The logits of every row, float32 [n, k], centre view, in the order of `examples`."""
+def logits_of(tail: Tail, examples: Examples, phase: Phase, *, preprocessing: Preprocessing | None = None) -> np.ndarray:
+    """The logits of every row, float32 [n, k], centre view, in the order of `examples`; n may be 0."""
     tail = tail.eval()
+    if not len(examples):  # k is the classifier's to say, and a head's layers take no rows where a body may not
+        return tail.classifier(torch.zeros(0, tail.d_features)).float().numpy()  # type: ignore[no-any-return]
     batches = _batches(examples, phase, seed=None, epoch=0, preprocessing=preprocessing)
     return np.concatenate([tail(x).float().cpu().numpy() for x, _ in batches])
+
+
+def _diverged(phase: Phase, epoch: int) -> ConfigError:
+    return ConfigError(f"training diverged in epoch {epoch} of phase '{phase.cut}' at rate {phase.rate:g}", hint="use a lower rate")
 
 
 class Tally:
@@ -179,6 +195,16 @@ class Tally:
         return (self.loss, self.accuracy) if self.n else (None, None)
 
 
+def _slices(n: int, phase: Phase) -> list[slice]:
+    """The rows of each batch of an epoch over `n` rows, as places in the epoch's order."""
+    starts = list(range(0, n, phase.batch_size))
+    # Batch norm refuses a single row where the maps are 1 x 1, and its statistics would mean little elsewhere: a last batch of one row
+    # joins the batch before it. Where statistics are the published ones, one row is a batch like any other.
+    if phase.norm == "batch" and len(starts) > 1 and n - starts[-1] == 1:
+        del starts[-1]
+    return [slice(*bounds) for bounds in itertools.pairwise([*starts, n])]
+
+
 def _batches(
     examples: Examples, phase: Phase, *, seed: int | None, epoch: int, preprocessing: Preprocessing | None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -190,11 +216,11 @@ def _batches(
         order, view_of = rng.permutation(n), rng.integers(len(examples.views), size=n)
     read = _reader(examples, phase.augment if seed is not None else "none", epoch, preprocessing)
 
-    def load(start: int) -> tuple[torch.Tensor, torch.Tensor]:
-        some = order[start : start + phase.batch_size]
+    def load(places: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        some = order[places]
         return torch.from_numpy(read(some, view_of[some])), torch.from_numpy(examples.labels[some])
 
-    yield from read_ahead(load, range(0, n, phase.batch_size), threads=2, ahead=READ_AHEAD)
+    yield from read_ahead(load, _slices(n, phase), threads=2, ahead=READ_AHEAD)
 
 
 def _reader(
