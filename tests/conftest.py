@@ -4,9 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from headstart import progress
+
+hypothesis.settings.register_profile("headstart", deadline=None)  # a busy machine is no bug
+hypothesis.settings.load_profile("headstart")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import itertools
-import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +22,6 @@ from headstart.features import engine
 from headstart.features.key import RowKey, Spec
 from headstart.features.store import Overflow, Rows, Space, Store
 from headstart.progress import progress
-
-log = logging.getLogger("headstart")
 
 # Stored pixels keep this much more than the network's input, so that random crops have something to choose from.
 PIXELS_OVER_INPUT = 1.15
@@ -76,7 +73,6 @@ def extract(
     try:
         return _extract(trunk, table, store, view, policy, choice)
     except engine.CannotExportError:
-        log.warning("%s cannot run this network; using PyTorch", choice.name)
         features = _extract(trunk, table, store, view, policy, dataclasses.replace(choice, provider="torch"))
         return dataclasses.replace(features, notice=f"{choice.name} cannot run this network; PyTorch did")
 
