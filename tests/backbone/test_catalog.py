@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.backbone import catalog
+from headstart.backbone import catalog, listing
 from headstart.backbone.imagenet import labels
 from headstart.errors import ConfigError, WeightsError
 
@@ -75,21 +75,21 @@ def test_header_that_lacks_keys_or_holds_nonsense_is_refused() -> None:
 def test_short_list_says_whether_weights_are_at_hand_and_imports_no_torch(own_cache: Path) -> None:
     (own_cache / "weights").mkdir()
     (own_cache / "weights" / "resnet50.tv_in1k.safetensors").touch()
-    rows = {row.name: row for row in catalog.names()}
+    rows = {row.name: row for row in listing.rows()}
     assert rows["embedded"].weights_at_hand == "yes: comes with headstart"
     assert rows["resnet50"].weights_at_hand.endswith("resnet50.tv_in1k.safetensors")
     assert rows["mobilenetv2_100"].weights_at_hand == "no: would be downloaded"
     assert rows["resnet50_keras_v1"].weights_at_hand == "no: needs --weights FILE"
-    code = "import sys; from headstart.backbone import catalog; catalog.names(); sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    code = "import sys; from headstart.backbone import listing; listing.rows(); sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_pattern_lists_matching_networks() -> None:
-    rows = catalog.names("resnet50_k")
+    rows = listing.rows("resnet50_k")
     assert [(row.name, row.n_params, row.stages[-2:]) for row in rows] == [("resnet50_keras_v1", 23508032, ("layer4", "head"))]
-    assert [row.name for row in catalog.names("mobilenetv3_small_0[57]?")] == ["mobilenetv3_small_050", "mobilenetv3_small_075"]
+    assert [row.name for row in listing.rows("mobilenetv3_small_0[57]?")] == ["mobilenetv3_small_050", "mobilenetv3_small_075"]
     with pytest.raises(ConfigError, match="no backbone matches 'qqq'"):
-        catalog.names("qqq")
+        listing.rows("qqq")
 
 
 def test_imagenet_names_are_distinct_and_in_synset_order() -> None:

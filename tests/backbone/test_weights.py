@@ -12,7 +12,7 @@ from backbone_samples import network, photos
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from headstart.backbone import networks, weights
+from headstart.backbone import catalog, networks, weights
 from headstart.backbone.cut import Normalise, stages
 from headstart.backbone.reading import read_tensors
 from headstart.errors import ConfigError, WeightsError
@@ -230,7 +230,7 @@ def test_no_backbone_named_means_the_embedded_one() -> None:
 
 
 def test_an_installation_without_embedded_backbone_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "EMBEDDED_FILE", tmp_path / "embedded.safetensors")
+    monkeypatch.setattr(catalog, "EMBEDDED_FILE", tmp_path / "embedded.safetensors")
     with pytest.raises(WeightsError, match=r"lacks its embedded backbone.*[\s\S]*--backbone"):
         weights.locate(None)
 

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from headstart.backbone import EMBEDDED_FILE
+from headstart.backbone.reading import read_header
 from headstart.data.pixels import Preprocessing
 from headstart.errors import ConfigError, HeadstartError, WeightsError, nearest
-
-if TYPE_CHECKING:
-    from headstart.backbone.listing import Row
 
 EMBEDDED = "embedded"
 KERAS_RESNET50 = "resnet50_keras_v1"
@@ -64,9 +63,7 @@ def find(name: str) -> Record:
         WeightsError: `embedded`, and this installation lacks the file.
     """
     if name == EMBEDDED:
-        from headstart.backbone import weights  # the embedded record is in the file's header
-
-        return weights.embedded().record
+        return _embedded()
     if name == KERAS_RESNET50:
         return _keras_resnet50()
     import timm.models as timm_models  # takes seconds to import
@@ -113,16 +110,6 @@ def from_header(header: Mapping[str, Any], where: str) -> Record:
         raise WeightsError(f"the 'headstart' metadata of {where} cannot be used: {text}", hint="see docs/guides/weights.md") from error
 
 
-def names(pattern: str | None = None) -> list["Row"]:
-    """What `headstart backbones` shows: a short list of good choices, or the networks that match `pattern`.
-
-    Raises: ConfigError: nothing matches.
-    """
-    from headstart.backbone import listing  # it builds networks, for which this module is read
-
-    return listing.rows(pattern)
-
-
 def classifier_name(architecture: str) -> str | None:
     """Name of the layer that turns features into logits, where the network has exactly one."""
     import timm.models as timm_models
@@ -138,6 +125,19 @@ def _classes(listed: Any) -> tuple[tuple[str, ...] | None, tuple[str, ...] | Non
     if all(isinstance(entry, Mapping) for entry in listed):
         return tuple(str(entry["name"]) for entry in listed), tuple(str(entry.get("id", "")) for entry in listed)
     return tuple(map(str, listed)), None
+
+
+def _embedded() -> Record:
+    """The record of the backbone that comes with headstart: the header of its file."""
+    if not EMBEDDED_FILE.is_file():
+        raise WeightsError(
+            f"this installation of headstart lacks its embedded backbone ({EMBEDDED_FILE})",
+            hint="install headstart again, or name another with --backbone",
+        )
+    header = read_header(EMBEDDED_FILE)
+    if header is None:
+        raise WeightsError(f"the embedded backbone {EMBEDDED_FILE} lacks its 'headstart' metadata", hint="install headstart again")
+    return replace(from_header(header, str(EMBEDDED_FILE)), name=EMBEDDED)
 
 
 def _keras_resnet50() -> Record:

@@ -58,15 +58,7 @@ def locate(name: str | None, weights: Path | None = None, *, download: bool = Fa
 
 def embedded() -> WeightsFile:
     """The backbone that comes with headstart. Raises: WeightsError: this installation lacks it."""
-    if not EMBEDDED_FILE.is_file():
-        raise WeightsError(
-            f"this installation of headstart lacks its embedded backbone ({EMBEDDED_FILE})",
-            hint="install headstart again, or name another with --backbone",
-        )
-    header = read_header(EMBEDDED_FILE)
-    if header is None:
-        raise WeightsError(f"the embedded backbone {EMBEDDED_FILE} lacks its 'headstart' metadata", hint="install headstart again")
-    record = replace(from_header(header, str(EMBEDDED_FILE)), name=EMBEDDED)
+    record = find(EMBEDDED)
     return WeightsFile(EMBEDDED_FILE, sha256_of(EMBEDDED_FILE), record, "embedded")
 
 

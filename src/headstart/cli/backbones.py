@@ -19,12 +19,12 @@ def backbones(
 
       headstart backbones 'convnext*'
     """
-    from headstart.backbone import catalog
+    from headstart.backbone import listing
     from headstart.cli.tables import print_table
 
     rows = [
         (row.name, f"{row.n_params / 1e6:.1f} M", f"{row.input_px} px", _shortened(row.stages), row.licence, row.weights_at_hand)
-        for row in catalog.names(pattern)
+        for row in listing.rows(pattern)
     ]
     print_table(("name", "parameters", "input", "stages", "licence", "weights at hand"), rows)
 
