@@ -59,3 +59,16 @@ def test_threads_that_advance_at_once_lose_no_count(capsys: pytest.CaptureFixtur
         for thread in threads:
             thread.join()
     assert capsys.readouterr().err.startswith("Reading photos: 40 photos, ")
+
+
+def test_waiting_is_shown_on_a_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for stream, said in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        token = progress._quiet.set(False)
+        try:
+            with progress.waiting("Loading PyTorch"):
+                pass
+        finally:
+            progress._quiet.reset(token)
+        assert ("Loading PyTorch" in stream.getvalue()) == said

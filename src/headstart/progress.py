@@ -23,6 +23,18 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """On a terminal, show that something uncountable goes on ("Loading PyTorch"); nothing elsewhere."""
+    if _quiet.get() or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(description):
+        yield
+
+
+@contextlib.contextmanager
 def progress(description: str, total: int | None, unit: str = "photos") -> Iterator[Advance]:
     """Show that work goes on: how much is done, how fast, how long it still takes.
 

@@ -1,11 +1,14 @@
 """headstart demo"""
 
+import contextlib
 import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+COMMAND = "headstart demo"
 
 
 def demo(
@@ -16,15 +19,17 @@ def demo(
     Uses the backbone inside the package. Takes under a minute on two cores.
     """
     from headstart import config as configs
-    from headstart import pipeline, runs
+    from headstart import runs
     from headstart.cli.show import show_run
     from headstart.errors import DataError
+    from headstart.progress import waiting
 
     config = configs.load(None, data="digits", backbone="embedded")
-    try:
-        if runs.read_record(out)["status"] == runs.FINISHED and runs.read_record(out)["config"]["data"] == "digits":
+    with contextlib.suppress(DataError):  # no earlier run there
+        if runs.read_record(out).get("command") == COMMAND:
             shutil.rmtree(out)  # a demo's own folder, and nothing else, is replaced
-    except DataError:
-        pass  # no earlier run there
+    runs.check(out, config)
     print("headstart demo: 1,797 photos of handwritten digits, ten classes, no download", file=sys.stderr)
-    show_run(pipeline.fit(config, out, command="headstart demo"))
+    with waiting("Loading PyTorch"):
+        from headstart import pipeline
+    show_run(pipeline.fit(config, out, command=COMMAND))

@@ -70,8 +70,11 @@ def train(
     )
     runs.check(out, config)  # before PyTorch's seconds of import: a misspelled key should not wait
 
-    from headstart import pipeline
     from headstart.cli.show import show_run
+    from headstart.progress import waiting
+
+    with waiting("Loading PyTorch"):
+        from headstart import pipeline
 
     run = pipeline.fit(config, out, command=shlex.join(["headstart", *sys.argv[1:]]))
     show_run(run)
