@@ -86,3 +86,10 @@ def test_every_key_says_what_it_means() -> None:
     for kind in (Config, Head, Phase):
         for field in dataclasses.fields(kind):
             assert len(field.metadata["help"]) > 5, f"{kind.__name__}.{field.name}"
+
+
+def test_files_that_are_not_there_are_named_with_their_option(tmp_path: Path) -> None:
+    (tmp_path / "there.csv").write_text("path\n")
+    config.check_files(Config(split=str(tmp_path / "there.csv")))
+    with pytest.raises(ConfigError, match=r"no file at w\.safetensors, given as --weights; no file at none\.csv, given as --exclude"):
+        config.check_files(Config(weights="w.safetensors", exclude="none.csv", split=str(tmp_path / "there.csv")))

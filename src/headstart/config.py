@@ -6,6 +6,7 @@ Each field's `help` is the one text behind `--help` and docs/reference/config.md
 import dataclasses
 import itertools
 import math
+import os
 import tomllib
 import types
 import typing
@@ -102,6 +103,14 @@ def load(path: str | Path | None, overrides: Iterable[str] = (), **given: Any) -
         set_value(values, text)
     values |= {name: value for name, value in given.items() if value is not None}
     return Config.from_json(values)
+
+
+def check_files(config: Config) -> None:
+    """Whether the files that `config` names are there, before anything slow starts. Raises: ConfigError: all that are not."""
+    named = {"weights": config.weights, "split": config.split, "exclude": config.exclude}
+    absent = [f"no file at {path}, given as --{name}" for name, path in named.items() if path is not None and not os.path.isfile(path)]
+    if absent:
+        raise ConfigError("; ".join(absent), hint="check the path; it starts from the folder you are in")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,6 @@ def headstart(*words: str, cwd: Path | None = None) -> subprocess.CompletedProce
         ("train photos --out run --device tpu", "expected auto or cpu or cuda or mps for 'device', found 'tpu'"),
         ("train photos --out run --weights none.safetensors", "none.safetensors"),
         ("predict run/none photos", "no model at run/none: it does not exist"),
-        ("predict run/none cat.jpg", "no such file or folder: cat.jpg"),
         ("predict photos photos", "holds neither run.json nor bundle.json"),
         ("evaluate run/none", "is no run with test photos of its own"),
     ],
@@ -93,6 +93,9 @@ def test_train_predict_evaluate_and_store_work_together(tiny_weights: Path, tmp_
     on_data = headstart("evaluate", "runs/a", "photos", "--json", cwd=tmp_path)
     assert '"accuracy_ci95"' in on_data.stdout
     assert "trained this model" in on_data.stderr
+    assert "trained this model" in headstart("evaluate", "runs/a/model", "photos", cwd=tmp_path).stderr
+    shutil.copytree(tmp_path / "runs" / "a" / "model", tmp_path / "copy")
+    assert "cannot be checked" in headstart("evaluate", "copy", "photos", cwd=tmp_path).stderr
 
     shown = headstart("store", cwd=tmp_path)
     assert "test_resnet" in shown.stdout

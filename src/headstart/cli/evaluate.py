@@ -12,7 +12,10 @@ import typer
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run folder, a bundle, or a backbone's name.", show_default=False)],
     data: Annotated[
-        str | None, typer.Argument(help="Labelled photos. Default: the run's own test photos, read again.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Labelled photos; of data with splits, its test photos. Default: the run's own test photos.", show_default=False
+        ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="With a backbone's name: its file of weights.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all metrics as JSON.")] = False,
@@ -31,6 +34,8 @@ def evaluate(
     from headstart.errors import ConfigError
 
     folder = Path(model)
+    if folder.name == "model" and os.path.lexists(folder.parent / "run.json"):  # the bundle inside a run is that run
+        folder = folder.parent
     is_run = os.path.lexists(folder / "run.json")
     if data is None and not is_run:
         raise ConfigError(f"'{model}' is no run with test photos of its own", hint="name labelled photos: headstart evaluate MODEL DATA")

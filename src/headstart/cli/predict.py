@@ -31,8 +31,8 @@ def predict(
     from headstart.bundle.writers import write
     from headstart.progress import progress
 
-    files = engine.expand(photos)
     bundle = open_model(model, weights)
+    files = engine.expand(photos)
     answers = engine.stream(bundle, files, top=top)
     if len(files) < 20:
         write(answers, format=format, out=out, top=top)

@@ -1,5 +1,6 @@
 """What commands print of a result, on stdout."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ def show_run(run: Run) -> None:
     for notice in record["notices"]:
         print(f"note: {safe_text(notice)}")
     show_metrics(metrics["test"], f"{data['n_test']} photos never used for training", "Test accuracy")
-    print(f"\nReport  {run.report}\nModel   {run.folder / 'model'}\nNext    headstart predict {run.folder} PHOTO --top 3")
+    print(f"\nReport  {run.report}\nModel   {run.folder / 'model'}\nNext    headstart predict {shlex.quote(str(run.folder))} PHOTO --top 3")
 
 
 def show_metrics(test: Mapping[str, Any], about: str, name: str = "Accuracy") -> None:

@@ -68,6 +68,7 @@ def train(
         device=device,
         precision=precision,
     )
+    configs.check_files(config)
     runs.check(out, config)  # before PyTorch's seconds of import: a misspelled key should not wait
 
     from headstart.cli.show import show_run
