@@ -11,7 +11,7 @@ PHOTOS = (
     Photo("/abs/2.png", "dog", "22", split="test"),
     Photo("a/3.png", "cat", "33", split="train", group="g"),
 )
-TABLE = Table(Path("/root"), PHOTOS, ("ant", "cat", "dog"), name="x")
+TABLE = Table(Path("/photos"), PHOTOS, ("ant", "cat", "dog"), name="x")
 
 
 def test_labels_and_groups_are_numbers():
@@ -23,7 +23,7 @@ def test_labels_and_groups_are_numbers():
 
 def test_a_part_of_a_table_keeps_its_classes_and_root():
     train = TABLE.of("train")
-    assert (len(train), train.classes, train.file(1)) == (2, TABLE.classes, Path("/root/a/3.png"))
+    assert (len(train), train.classes, train.file(1)) == (2, TABLE.classes, Path("/photos/a/3.png"))
     assert TABLE.subset(np.array([1])).file(0) == Path("/abs/2.png")
     assert TABLE.subset([2, 0]).sha256s == ["33", "11"]
     assert TABLE.given_splits
