@@ -3,11 +3,15 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 from headstart import progress
+
+if TYPE_CHECKING:
+    from headstart.backbone.networks import Network
 
 hypothesis.settings.register_profile("headstart", deadline=None)  # a busy machine is no bug
 hypothesis.settings.load_profile("headstart")
@@ -65,3 +69,11 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_file(network.state_dict(), path, metadata={"headstart": json.dumps(record)})
     return path
+
+
+@pytest.fixture(scope="module")
+def network(tiny_weights: Path) -> "Network":
+    """That network, built."""
+    from headstart.backbone import networks, weights
+
+    return networks.build(weights.locate(None, tiny_weights))

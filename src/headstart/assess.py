@@ -43,7 +43,7 @@ def assess(bundle: Bundle, data: str, *, run: Path | None = None) -> Assessment:
     metrics = measure(answers(bundle, table), table.labels, table.classes)
     about = f"{len(table)} photos of {safe_text(table.name)}" if whole else f"the {len(table)} test photos of {safe_text(table.name)}"
     notices = [f"{len(table.omitted)} files left out"] if table.omitted else []
-    if run is None and "backbone" in bundle.provenance and "name" in bundle.provenance:
+    if run is None and "seed" in bundle.provenance:  # trained here, unlike a network as published
         notices.append("this model is apart from its run, so whether it was trained on some of these photos cannot be checked")
     seen = {photo.sha256 for photo in _photos_of(run) if photo.split != "test"} if run is not None else set()
     if n_seen := sum(photo.sha256 in seen for photo in table.photos):

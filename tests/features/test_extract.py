@@ -21,11 +21,6 @@ TORCH = engine.Choice("torch", "cpu", "fp32")
 
 
 @pytest.fixture(scope="module")
-def network(tiny_weights: Path) -> networks.Network:
-    return networks.build(weights.locate(None, tiny_weights))
-
-
-@pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
     return scan(make_photos(tmp_path_factory.mktemp("photos"), n=9), cache=tmp_path_factory.mktemp("facts"))
 

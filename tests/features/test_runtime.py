@@ -117,13 +117,6 @@ def test_bf16_agrees_with_fp32_within_a_hundredth(file: Path) -> None:
     assert np.abs(session.run(images(8)) - exact).max() < 0.02 * np.abs(exact).max()
 
 
-@needs_openvino
-def test_a_cache_folder_changes_no_row(file: Path, tmp_path: Path) -> None:
-    rows = [open_session(file, provider="openvino", precision="fp32", threads=1, cache=tmp_path).run(images(3)) for _ in range(2)]
-    assert list(tmp_path.iterdir())
-    np.testing.assert_array_equal(rows[0], rows[1])
-
-
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize(
     ("batch", "found"), [(np.zeros((1, PX, PX, 3), np.float32), "float32"), (np.zeros((1, 8, 8, 3), np.uint8), r"\[1, 8, 8, 3\]")]

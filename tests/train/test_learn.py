@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.backbone import cut, networks, weights
+from headstart.backbone import cut, networks
 from headstart.config import Head, Phase
 from headstart.data import pixels
 from headstart.data.scan import scan
@@ -20,11 +20,6 @@ from headstart.train.learn import Learned, learn
 from samples import make_photos
 
 TORCH = engine.Choice("torch", "cpu", "fp32")
-
-
-@pytest.fixture(scope="module")
-def network(tiny_weights: Path) -> networks.Network:
-    return networks.build(weights.locate(None, tiny_weights))
 
 
 @pytest.fixture(scope="module")

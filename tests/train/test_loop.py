@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from headstart.backbone import cut, networks, weights
+from headstart.backbone import cut, networks
 from headstart.config import Phase
 from headstart.data.scan import scan
 from headstart.data.split import split_table
@@ -26,11 +26,6 @@ from samples import make_photos
 def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
     folder = tmp_path_factory.mktemp("photos")
     return split_table(scan(make_photos(folder, n=12), cache=tmp_path_factory.mktemp("facts")), seed=0)
-
-
-@pytest.fixture(scope="module")
-def network(tiny_weights: Path) -> networks.Network:
-    return networks.build(weights.locate(None, tiny_weights))
 
 
 def _examples(table: Table, network: networks.Network, place: str, folder: Path) -> tuple[cut.Trunk, cut.Tail, Examples, Examples]:

@@ -56,7 +56,6 @@ def open_session(
     provider: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
-    cache: Path | None = None,
 ) -> Session:
     """Make the network of an ONNX file ready to run on this machine's CPU.
 
@@ -64,7 +63,6 @@ def open_session(
         provider: `openvino`, `onnxruntime`, or `auto`: OpenVINO where it is installed, for it is 2 to 4 times as fast.
         precision: `fp32`, `bf16`, or `auto`: bf16 where the provider and the CPU compute in it fast.
         threads: CPU threads (>= 1); by default all cores.
-        cache: a folder where OpenVINO may keep compiled networks, as large as the networks: opening again saves 0.1 to 0.2 s.
 
     Raises:
         ConfigError: an unknown name, a provider that is not installed or cannot compute in that precision.
@@ -73,7 +71,7 @@ def open_session(
     provider, precision = resolve(provider, precision)
     threads = cores() if threads is None else threads
     if provider == "openvino":
-        return OpenVinoSession(path, precision, threads, cache)
+        return OpenVinoSession(path, precision, threads)
     return OnnxRuntimeSession(path, threads)
 
 
@@ -173,11 +171,9 @@ class OpenVinoSession:
 
     provider = "openvino"
 
-    def __init__(self, path: Path, precision: str, threads: int, cache: Path | None = None) -> None:
+    def __init__(self, path: Path, precision: str, threads: int) -> None:
         openvino = import_openvino()
         core = openvino.Core()
-        if cache is not None:
-            core.set_property({"CACHE_DIR": str(cache)})
         model = core.read_model(path)
         self.input_shape = _image_shape([side.get_length() if side.is_static else -1 for side in list(model.input(0).partial_shape)[1:]])
         self._rows = _rows_a_request(self.input_shape[0])
