@@ -9,6 +9,7 @@ import torch
 from pretrain.export import export
 from pretrain.photos import read_photos
 from pretrain.recipe import Recipe
+from pretrain.teacher import teach
 from pretrain.train import train
 
 
@@ -20,6 +21,12 @@ def main() -> None:
     )
     parser.add_argument(
         "--data", type=Path, default=shared / "data" / "tiny-imagenet-200", help="folder with train/<synset>.avif and classes.tsv"
+    )
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        default=shared / "weights" / "vit_tiny_patch16_224.imagenet1000.safetensors",
+        help="weights of the network to learn from (safetensors, timm's names)",
     )
     parser.add_argument("--out", type=Path, default=root / "pretrain" / "work", help="checkpoint, log.csv and the cached photos")
     parser.add_argument("--weights", type=Path, help="where the exported file goes (default: OUT/embedded.safetensors)")
@@ -33,7 +40,8 @@ def main() -> None:
     recipe = Recipe(minutes=given.minutes, epochs=given.epochs, seed=given.seed)
     photos = read_photos(given.data, given.out)
     if not given.export_only:
-        train(photos, given.out, recipe)
+        lessons = teach(photos, given.teacher, given.out, views=recipe.views, smallest_crop=recipe.smallest_crop, seed=recipe.seed)
+        train(photos, lessons, given.out, recipe)
     export(given.out / "checkpoint.safetensors", given.weights if given.weights is not None else given.out / "embedded.safetensors", photos)
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
-Draw = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
-"""Part number to (x_nchw, labels) of that part."""
+from pretrain.student import Batch, Student
+
+Draw = Callable[[int], Batch]
+"""Part number to its photos."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,10 @@ class Sums:
 class Parts:
     """Copies of a network that share its parameters and have batch statistics of their own."""
 
-    def __init__(self, network: torch.nn.Module, n_parts: int, label_smoothing: float) -> None:
-        self.networks = [network, *(_twin(network) for _ in range(n_parts - 1))]
-        self.parameters = list(network.parameters())
-        self.label_smoothing = label_smoothing
+    def __init__(self, student: Student, n_parts: int, weights: tuple[float, float, float]) -> None:
+        self.students = [student, *(_twin(student) for _ in range(n_parts - 1))]
+        self.parameters = list(student.parameters())
+        self.weights = weights
         self.pool = ThreadPoolExecutor(n_parts, thread_name_prefix="part")
 
     def gradients(self, draw: Draw) -> Sums:
@@ -38,7 +40,7 @@ class Parts:
 
         The parts are added in their order, so that the result does not depend on which thread is done first.
         """
-        done = list(self.pool.map(lambda part: self._one(part, draw), range(len(self.networks))))
+        done = list(self.pool.map(lambda part: self._one(part, draw), range(len(self.students))))
         n = sum(sums.n for _, sums in done)
         for parameter, *grads in zip(self.parameters, *(grads for grads, _ in done), strict=True):
             parameter.grad = torch.stack(grads).sum(0).div_(n) if len(grads) > 1 else grads[0].div_(n)
@@ -50,27 +52,26 @@ class Parts:
 
     def _one(self, part: int, draw: Draw) -> tuple[tuple[torch.Tensor, ...], Sums]:
         torch.set_num_threads(1)  # a setting of the calling thread
-        x_nchw, labels = draw(part)
-        network = self.networks[part].train()
+        batch = draw(part)
+        student = self.students[part].train()
         # Without the cache of cast weights, which would be shared between the threads.
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-            logits = network(x_nchw)
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="sum")
+            loss, logits = student.loss(batch, self.weights)
         grads = torch.autograd.grad(loss, self.parameters)
-        return grads, Sums(loss.item(), (logits.argmax(1) == labels).sum().item(), len(labels))
+        return grads, Sums(loss.item(), (logits.argmax(1) == batch.labels).sum().item(), len(batch.labels))
 
     @torch.no_grad()
     def _share_statistics(self) -> None:
-        for buffers in zip(*(network.buffers() for network in self.networks), strict=True):
+        for buffers in zip(*(student.network.buffers() for student in self.students), strict=True):
             if len(buffers) > 1 and buffers[0].is_floating_point():
                 mean = torch.stack(buffers).mean(0)
                 for buffer in buffers:
                     buffer.copy_(mean)
 
 
-def _twin(network: torch.nn.Module) -> torch.nn.Module:
-    twin = copy.deepcopy(network)
-    for source, module in zip(network.modules(), twin.modules(), strict=True):
+def _twin(student: Student) -> Student:
+    twin = copy.deepcopy(student)
+    for source, module in zip(student.modules(), twin.modules(), strict=True):
         for name, parameter in source.named_parameters(recurse=False):
             setattr(module, name, parameter)
     return twin

@@ -15,33 +15,36 @@ class Recipe:
 
     architecture: str = "resnet10t"
     """timm's name."""
-    model_args: dict[str, Any] = dataclasses.field(default_factory=lambda: {"channels": [32, 64, 96, 304], "stem_width": 16})
+    model_args: dict[str, Any] = dataclasses.field(default_factory=lambda: {"layers": [1, 1, 2, 1], "stem_width": 16})
     """Arguments of timm.create_model beside the number of classes."""
-    epochs: float = 11.0
+    views: int = 2
+    """Crops of each photo that the teacher has answered for; each epoch reads one of them."""
+    smallest_crop: float = 0.3
+    """Least part of a photo's area that a crop shows."""
+    losses: tuple[float, float, float] = (0.3, 4.0, 1.0)
+    """Weights of: cross-entropy with the labels, squared error of the teacher's features, divergence from the teacher's answers."""
+    epochs: float = 16.0
     """Passes over the training photos when no `minutes` are given."""
     minutes: float | None = None
     """Time budget of the training steps, all resumed parts together; the schedule is then a function of the time spent."""
-    batch_size: int = 128
+    batch_size: int = 384
     """Photos per step."""
     parts: int = 2
     """Threads that share a step's photos; each normalises by the statistics of its own part."""
-    rate: float = 0.2
-    """Peak learning rate of SGD with Nesterov momentum."""
+    rate: float = 0.06
+    """Peak turn of a kernel per step, in radians."""
+    other_rate: float = 0.1
+    """Peak learning rate of everything but the kernels: SGD with Nesterov momentum."""
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    """On convolutions and matrices only."""
-    warm_up: float = 0.06
-    """Part of the run over which the rate rises; it then falls along a cosine."""
-    sizes: tuple[tuple[float, int], ...] = ((0.35, 48), (0.75, 64), (1.0, 96))
+    """Of the two matrices after pooling."""
+    warm_up: float = 0.04
+    """Part of the run over which the rates rise; they then fall along a cosine."""
+    sizes: tuple[tuple[float, int], ...] = ((0.5, 64), (0.88, 96), (1.0, 128))
     """(until this part of the run, side of the crops in px): small crops first, because they cost less."""
-    smallest_crop: float = 0.35
-    """Least part of a photo's area that a crop shows."""
-    label_smoothing: float = 0.0
-    """None: it raises the accuracy on the classes trained for and lowers that of a linear head on other photos.
-    Source: Kornblith et al. 2021, "Why Do Better Loss Functions Lead to Less Transferable Features?"."""
-    ema_decay: float = 0.9985
+    ema_decay: float = 0.998
     """Of the averaged weights, which are the ones kept (per step; rises towards this value over the first steps)."""
-    val_px: int = 64
+    val_px: int = 96
     """Side at which the held-out photos are read after each epoch."""
     checkpoint_s: float = 120.0
     """A killed run loses at most this much work."""
@@ -54,11 +57,11 @@ class Recipe:
         return min(1.0, step / max(1, round(self.epochs * steps_per_epoch)))
 
     def rate_at(self, progress: float) -> float:
-        """Learning rate at `progress`: linear warm-up, then a cosine to a hundredth of the peak."""
+        """Learning rate at `progress` as a share of its peak: linear warm-up, then a cosine to a hundredth."""
         if progress < self.warm_up:
-            return self.rate * (0.05 + 0.95 * progress / self.warm_up)
+            return 0.05 + 0.95 * progress / self.warm_up
         fall = (progress - self.warm_up) / (1 - self.warm_up)
-        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall)))
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall))
 
     def px_at(self, progress: float) -> int:
         """Side of the crops at `progress`, in px."""
@@ -77,4 +80,5 @@ class Recipe:
     def from_json(cls, text: str) -> "Recipe":
         values = json.loads(text)
         values["sizes"] = tuple((until, px) for until, px in values["sizes"])
+        values["losses"] = tuple(values["losses"])
         return cls(**values)

@@ -12,11 +12,14 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from pretrain.augment import normalised, random_crops
+from pretrain.augment import normalised, student_views
 from pretrain.files import replaced, save_tensors
+from pretrain.muon import Muon
 from pretrain.parts import Parts
 from pretrain.photos import Photos
 from pretrain.recipe import Recipe
+from pretrain.student import Batch, Student
+from pretrain.teacher import Lessons
 
 COLUMNS = ("epoch", "progress", "px", "rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_s", "seconds")
 
@@ -36,16 +39,16 @@ class State:
     """Everything a run needs to go on: saved as one safetensors file, tensors beside a JSON header."""
 
     recipe: Recipe
-    network: torch.nn.Module
+    student: Student
     averaged: dict[str, torch.Tensor]
-    optimizer: torch.optim.SGD
+    optimizer: Muon
     step: int = 0
     spent_s: float = 0.0
     tally: Tally = dataclasses.field(default_factory=Tally)
     log: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
 
-def train(photos: Photos, work: Path, recipe: Recipe, *, stop_after_steps: int | None = None) -> State:
+def train(photos: Photos, lessons: Lessons, work: Path, recipe: Recipe, *, stop_after_steps: int | None = None) -> State:
     """Train until the recipe's end, continuing from `work/checkpoint.safetensors` if it is there.
 
     Without a time budget a run that was killed and continued ends with the weights of one that was not: the order of the photos and
@@ -55,19 +58,18 @@ def train(photos: Photos, work: Path, recipe: Recipe, *, stop_after_steps: int |
     Returns: the state at the end; also on disk.
     Raises: ValueError: the checkpoint is of another recipe. FloatingPointError: the loss is no number any more.
     """
-    n_classes = len(photos.synsets)
-    state = fresh(recipe, n_classes)
+    state = fresh(recipe, len(photos.synsets), lessons)
     checkpoint = work / "checkpoint.safetensors"
     if checkpoint.exists():
         load(checkpoint, state)
         _say(f"continuing at step {state.step}, {state.spent_s:.0f} s spent")
     steps_per_epoch = max(1, len(photos.train) // recipe.batch_size)
     saved_s, first = state.spent_s, state.step
-    parts = Parts(state.network, recipe.parts, recipe.label_smoothing)
+    parts = Parts(state.student, recipe.parts, recipe.losses)
     while (progress := recipe.progress(state.step, steps_per_epoch, state.spent_s)) < 1.0:
         if stop_after_steps is not None and state.step - first >= stop_after_steps:
             return state
-        _one_step(state, parts, photos, progress, steps_per_epoch)
+        _one_step(state, parts, photos, lessons, progress, steps_per_epoch)
         if state.step % steps_per_epoch == 0:
             _close_epoch(state, photos, steps_per_epoch, work)
         if state.step % steps_per_epoch == 0 or state.spent_s - saved_s > recipe.checkpoint_s:
@@ -79,36 +81,39 @@ def train(photos: Photos, work: Path, recipe: Recipe, *, stop_after_steps: int |
     return state
 
 
-def fresh(recipe: Recipe, n_classes: int) -> State:
+def fresh(recipe: Recipe, n_classes: int, lessons: Lessons) -> State:
     """The state before the first step."""
-    network = recipe.network(n_classes)
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+    student = Student(recipe.network(n_classes), lessons)
+    optimizer = Muon(
+        [p for p in student.parameters() if p.ndim == 4],
+        [p for p in student.parameters() if p.ndim != 4],
         lr=recipe.rate,
+        other_lr=recipe.other_rate,
         momentum=recipe.momentum,
-        nesterov=True,
+        weight_decay=recipe.weight_decay,
+        threads=recipe.parts,
     )
-    averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    return State(recipe=recipe, network=network, averaged=averaged, optimizer=optimizer)
+    averaged = {name: value.detach().clone() for name, value in student.network.state_dict().items()}
+    return State(recipe=recipe, student=student, averaged=averaged, optimizer=optimizer)
 
 
-def _one_step(state: State, parts: Parts, photos: Photos, progress: float, steps_per_epoch: int) -> None:
+def _one_step(state: State, parts: Parts, photos: Photos, lessons: Lessons, progress: float, steps_per_epoch: int) -> None:
     started = time.monotonic()
     recipe = state.recipe
     epoch, position = divmod(state.step, steps_per_epoch)
     order = _order(len(photos.train), recipe.seed * 100_003 + epoch)
-    chosen = photos.train[order[position * recipe.batch_size : (position + 1) * recipe.batch_size].numpy()]
+    rows = order[position * recipe.batch_size : (position + 1) * recipe.batch_size].numpy()
 
-    def draw(part: int) -> tuple[torch.Tensor, torch.Tensor]:
-        mine = chosen[part :: recipe.parts]
+    def draw(part: int) -> Batch:
+        mine = rows[part :: recipe.parts]
         rng = torch.Generator().manual_seed((recipe.seed + 1) * 10_000_019 + state.step * recipe.parts + part)
-        x_nchw = random_crops(torch.from_numpy(photos.pixels[mine]), recipe.px_at(progress), recipe.smallest_crop, rng)
-        return x_nchw, torch.from_numpy(photos.labels[mine])
+        views = torch.randint(len(lessons.boxes), (len(mine),), generator=rng).numpy()
+        pixels = torch.from_numpy(photos.pixels[photos.train[mine]])
+        x_nchw = student_views(pixels, torch.from_numpy(lessons.boxes[views, mine]), recipe.px_at(progress), rng)
+        features = torch.from_numpy(lessons.features[views, mine]).float()
+        return Batch(x_nchw, torch.from_numpy(photos.labels[photos.train[mine]]), features)
 
-    for group in state.optimizer.param_groups:
-        group["lr"] = recipe.rate_at(progress)
+    state.optimizer.scale(recipe.rate_at(progress))
     sums = parts.gradients(draw)
     if not math.isfinite(sums.loss):
         raise FloatingPointError(f"expected a finite loss, found {sums.loss} at step {state.step}; the last checkpoint is still good")
@@ -130,7 +135,7 @@ def _order(n: int, seed: int) -> torch.Tensor:
 @torch.no_grad()
 def _average(state: State) -> None:
     decay = min(state.recipe.ema_decay, (1 + state.step) / (10 + state.step))
-    for name, value in state.network.state_dict().items():
+    for name, value in state.student.network.state_dict().items():
         if value.is_floating_point():
             state.averaged[name].lerp_(value, 1 - decay)
         else:
@@ -178,11 +183,11 @@ def held_out(network: torch.nn.Module, photos: Photos, px: int) -> tuple[float, 
 def save(path: Path, state: State) -> None:
     """Write the checkpoint to a temporary name, flush it to disk, and put it in the old one's place."""
     momenta = {
-        f"momentum.{name}": state.optimizer.state[p]["momentum_buffer"]
-        for name, p in state.network.named_parameters()
+        f"momentum.{name}": state.optimizer.state[p]["momentum"]
+        for name, p in state.student.named_parameters()
         if p in state.optimizer.state
     }
-    tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
+    tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
     tensors |= {f"averaged.{name}": value for name, value in state.averaged.items()} | momenta
     header = {"step": state.step, "spent_s": state.spent_s, "tally": dataclasses.asdict(state.tally), "log": state.log}
     save_tensors(path, tensors, {"recipe": state.recipe.to_json(), "state": json.dumps(header)})
@@ -201,13 +206,13 @@ def load(path: Path, state: State) -> None:
     different = [name for name in wanted if wanted[name] != found.get(name)]
     if different:
         raise ValueError(f"{path} was trained with other values of {', '.join(different)}; give another --out, or the same options")
-    state.network.load_state_dict(_with_prefix(tensors, "network."))
+    state.student.load_state_dict(_with_prefix(tensors, "student."))
     for name, value in _with_prefix(tensors, "averaged.").items():
         state.averaged[name].copy_(value)
-    parameters = dict(state.network.named_parameters())
+    parameters = dict(state.student.named_parameters())
     for name, value in _with_prefix(tensors, "momentum.").items():
         # Same memory layout as the parameter: the optimizer's arithmetic is then the same as without the interruption.
-        state.optimizer.state[parameters[name]]["momentum_buffer"] = torch.empty_like(parameters[name]).copy_(value)
+        state.optimizer.state[parameters[name]]["momentum"] = torch.empty_like(parameters[name]).copy_(value)
     values = json.loads(header["state"])
     state.step, state.spent_s, state.log = values["step"], values["spent_s"], values["log"]
     state.tally = Tally(**values["tally"])

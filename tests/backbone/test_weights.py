@@ -175,6 +175,20 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         read_tensors(path)
 
 
+def test_int8_tensors_are_multiplied_by_the_scales_beside_them(tmp_path: Path) -> None:
+    kernel = torch.arange(-12, 12, dtype=torch.int8).view(2, 3, 2, 2)
+    tensors = {
+        "conv.weight": kernel,
+        "conv.weight.scale": torch.tensor([0.5, 2.0]),
+        "conv.bias": torch.ones(2),
+        "n": torch.ones(2, dtype=torch.int8),
+    }
+    read = read_tensors(saved(tmp_path / "w.safetensors", tensors))
+    assert set(read) == {"conv.weight", "conv.bias", "n"}
+    assert torch.equal(read["conv.weight"], torch.stack([kernel[0] * 0.5, kernel[1] * 2.0]))
+    assert read["n"].dtype == torch.int8  # without scales: some network's own integers
+
+
 def test_missing_file_and_state_without_tensors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no weights file at .*absent\.pth"):
         weights.locate("resnet18", tmp_path / "absent.pth")
