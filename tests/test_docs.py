@@ -20,7 +20,7 @@ def _generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["config.md", "cli.md"])
+@pytest.mark.parametrize("name", ["config.md", "cli.md", "embedded.md"])
 def test_generated_pages_are_up_to_date(name: str) -> None:
     page = _generator().PAGES[name]()
     assert (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") == page, "run `make docs`"

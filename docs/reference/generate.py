@@ -11,6 +11,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from headstart.backbone import EMBEDDED_FILE
 from headstart.config import Config, Head, Phase
 
 HERE = Path(__file__).parent
@@ -73,7 +74,12 @@ def cli_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"config.md": config_page, "cli.md": cli_page}
+def embedded_page() -> str:
+    """The model card that travels in the package."""
+    return EMBEDDED_FILE.with_name("MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+PAGES = {"config.md": config_page, "cli.md": cli_page, "embedded.md": embedded_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.backbone import IMAGENET_BRINGS
 from headstart.backbone.catalog import find
 from headstart.backbone.networks import Network
 from headstart.backbone.weights import local_file
@@ -92,10 +93,7 @@ def _about_weights(network: Network) -> list[str]:
         better = find(BETTER_BACKBONE)
         at_hand = local_file((BETTER_BACKBONE, better.name), better.hub_id) is not None
         where = "its weights are on this machine" if at_hand else "its weights, about 100 MB, would be downloaded"
-        notices.append(
-            "this run used the small embedded backbone; networks trained on ImageNet usually get 10 to 20 more photos in 100 right: "
-            f"--backbone {BETTER_BACKBONE} ({where})"
-        )
+        notices.append(f"this run used the small embedded backbone. {IMAGENET_BRINGS} For example --backbone {BETTER_BACKBONE} ({where})")
     if network.record.record_source == "timm":
         notices.append(f"the weights file says nothing about its preprocessing, so timm's record of {network.record.name} was used")
     return notices

@@ -19,7 +19,8 @@ def backbones(
 
       headstart backbones 'convnext*'
     """
-    from headstart.backbone import listing
+    from headstart.backbone import IMAGENET_BRINGS, listing
+    from headstart.backbone.catalog import EMBEDDED
     from headstart.cli.tables import print_table
 
     rows = [
@@ -27,6 +28,8 @@ def backbones(
         for row in listing.rows(pattern)
     ]
     print_table(("name", "parameters", "input", "stages", "licence", "weights at hand"), rows)
+    if any(name == EMBEDDED for name, *_ in rows):
+        typer.echo(f"\n{EMBEDDED} is used where no backbone is named. {IMAGENET_BRINGS}", err=True)
 
 
 def _shortened(stages: tuple[str, ...], most: int = 6) -> str:
