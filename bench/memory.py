@@ -53,13 +53,12 @@ def main() -> None:
     import torch  # noqa: F401
 
     from headstart.backbone import cut, networks, weights
-    from headstart.config import Head
     from headstart.data.scan import scan
     from headstart.data.split import split_table
     from headstart.features import engine
-    from headstart.features.extract import extract
+    from headstart.features.extract import Extractor
     from headstart.features.store import Store
-    from headstart.train.learn import learn
+    from headstart.train.learn import Task, learn
 
     network = networks.build(weights.locate(arguments.backbone, arguments.weights, download=False), stop=None, px=arguments.px)
     choice = engine.choose()
@@ -81,11 +80,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         started = time.monotonic()
-        features = extract(cut.split(network, "head")[0], table, store, choice=choice)
+        rows = Extractor(table, store, choice)
+        rows(cut.Trunk(network, "head"))
         say("trunk pass", started)
         n_files = sum(1 for path in Path(folder).rglob("*") if path.is_file())
         started = time.monotonic()
-        learn(network, table, lambda *_: features, Head(), (), seed=0, device="cpu", precision=choice.precision)
+        learn(Task(network, rows))
         say("head", started)
         print(f"files in the store: {n_files}")
 

@@ -12,9 +12,10 @@ ORDER = [
     "errors",
     "files",
     "progress",
-    "config",
+    "values",
     "seeds",
     "data",
+    "config",
     "backbone",
     "features",
     "evaluate",
@@ -25,6 +26,7 @@ ORDER = [
     "assess",
     "facts",
     "pipeline",
+    "probing",
     "cli",
 ]
 

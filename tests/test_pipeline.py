@@ -86,18 +86,54 @@ def test_phases_train_at_head_stage_and_input(photos: Path, tiny_weights: Path, 
     run = headstart.fit(photos, weights=tiny_weights, recipe=recipe, out=tmp_path / "run")
     with (run.folder / "history.csv").open(encoding="utf-8", newline="") as file:
         history = list(csv.DictReader(file))
-    assert list(history[0]) == ["phase", "epoch", "rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds"]
+    assert list(history[0]) == [
+        "phase",
+        "epoch",
+        "rate",
+        "train_loss",
+        "train_accuracy",
+        "val_loss",
+        "val_accuracy",
+        "seconds",
+        "images_per_s",
+    ]
     assert [(row["phase"], row["epoch"]) for row in history] == [(p["cut"], str(e)) for p in phases for e in (1, 2)]
     assert run.record["trunk"]["rows_computed"] == 3 * 60
     assert run.accuracy > 0.6
 
 
 def test_stored_views_are_rows_of_the_store(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
-    setting = {"phases.0.cut": "layer3", "phases.0.epochs": 1, "phases.0.views": 3}
+    setting = {"phases.0.cut": "top 1", "phases.0.epochs": 1, "phases.0.views": 3}
     first = headstart.fit(photos, weights=tiny_weights, set=setting, out=tmp_path / "a")
     assert first.record["trunk"]["rows_computed"] == 60 + 3 * 60
     again = headstart.fit(photos, weights=tiny_weights, set=setting, out=tmp_path / "b", seed=5)
     assert again.record["trunk"]["rows_computed"] == 0
+
+
+def test_test_photos_that_someone_chose_never_pass_the_trunk(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    """They can never train, under no seed."""
+    first = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    given = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "b", split=first.folder / "split.csv", set={"px": 24})
+    assert given.record["trunk"]["rows_computed"] == 60 - first.record["data"]["n_test"]
+    assert given.metrics["test"]["n"] == given.record["data"]["n_test"] == first.record["data"]["n_test"]
+
+
+def test_a_tuned_run_says_what_was_decided_and_what_came_of_it(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    setting = {"phases.0.cut": "layer3", "phases.0.px": 24, "phases.0.epochs": 2, "test_views": 2}
+    run = headstart.fit(photos, weights=tiny_weights, set=setting, out=tmp_path / "run")
+    tuning = run.record["tuning"]
+    assert tuning["verdict"] == "does not pay"  # 42 training photos
+    assert tuning["why"]
+    assert tuning["estimate_minutes"] > 0
+    assert tuning["kept"] in ("probe", "tuned", "average")
+    assert [(phase["cut"], phase["px"], phase["epochs"], phase["recomputed"]) for phase in tuning["phases"]] == [("layer3", 24, 2, False)]
+    assert run.record["config"]["phases"][0]["cut"] == "layer3"
+    assert run.bundle.preprocessing.input_px == run.record["backbone"]["px"] == (32 if tuning["kept"] == "probe" else 24)
+    assert not (run.folder / "checkpoint").exists()
+    path = next(photos.rglob("*.png"))
+    with Image.open(path) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored.png")
+    assert run.predict(path).probability == pytest.approx(run.predict(tmp_path / "mirrored.png").probability, abs=1e-3)
 
 
 def test_cuts_must_move_toward_input(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
@@ -105,6 +141,16 @@ def test_cuts_must_move_toward_input(photos: Path, tiny_weights: Path, tmp_path:
         headstart.fit(photos, weights=tiny_weights, out=tmp_path / "a", set={"phases.0.cut": "layer1", "phases.1.cut": "layer3"})
     with pytest.raises(ConfigError, match=r"(?s)layer33.*did you mean 'layer3'"):
         headstart.fit(photos, weights=tiny_weights, out=tmp_path / "b", set={"phases.0.cut": "layer33"})
+
+
+def test_a_run_is_marked_as_finished_before_its_checkpoints_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "run.json").write_text('{"status": "tested"}')
+    found = list[str]()
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", lambda folder, **how: found.append(runs.read_record(tmp_path)["status"]))
+        runs.finish(tmp_path)
+    assert found == ["finished"]
 
 
 def test_a_finished_run_is_not_overwritten(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
@@ -194,7 +240,7 @@ def test_too_few_photos_are_a_clear_error(tiny_weights: Path, tmp_path: Path, n:
 @pytest.mark.parametrize("kind", ["linear", "dense"])
 def test_a_few_photos_a_class_are_enough_for_an_answer(tiny_weights: Path, tmp_path: Path, kind: str) -> None:
     photos = make_photos(tmp_path / "photos", n=2)
-    run = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run", set={"head.kind": kind, **SMALL})
+    run = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run", set={"head.kind": kind, **(SMALL if kind == "dense" else {})})
     assert run.metrics["test"]["n"] == 3
     assert run.predict(photos / "red" / "photo 0.jpg").label in run.record["data"]["classes"]
 
@@ -258,7 +304,7 @@ def test_after_ctrl_c_the_same_command_continues(tiny_weights: Path, tmp_path: P
         "--out",
         str(tmp_path / "run"),
     ]
-    command += ["--set", "px=224", "--set", "engine=torch"]  # slow enough to be interrupted in the middle
+    command += ["--set", "px=224", "--set", "engine=torch", "--set", "tune=never"]  # slow enough to be interrupted in the middle
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     store = Path(os.environ["HEADSTART_CACHE"]) / "store"
     deadline = time.monotonic() + 60

@@ -14,12 +14,13 @@ class Terminal(io.StringIO):
         return True
 
 
-def _say(monkeypatch: pytest.MonkeyPatch, total: int | None, stream: io.StringIO) -> str:
+def _say(monkeypatch: pytest.MonkeyPatch, total: int | None, stream: io.StringIO, *, note: str = "", done: int = 0) -> str:
     monkeypatch.setattr(sys, "stderr", stream)
     token = progress._quiet.set(False)
     try:
-        with progress.progress("Reading photos", total) as advance:
+        with progress.progress("Reading photos", total, done=done) as advance:
             advance(3)
+            advance.note = note
             advance(4)
     finally:
         progress._quiet.reset(token)
@@ -35,6 +36,29 @@ def test_on_a_terminal_progress_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     assert "7/7" in _say(monkeypatch, 7, Terminal())
+
+
+def test_a_note_is_shown_with_the_line_and_under_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    note = "epoch 2/3, train 0.312 (90.1%), val 0.420 (87.3%), rate 0.001"
+    assert _say(monkeypatch, 7, io.StringIO(), note=note).endswith(f" photos/s ({note})\n")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = _say(monkeypatch, 7, Terminal(), note=note)
+    assert "7/7" in shown
+    assert note in shown
+
+
+def test_what_was_done_before_counts_but_not_for_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.5, 1.0, 2.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    assert _say(monkeypatch, 1007, io.StringIO(), done=1000) == "Reading photos: 1007/1007 photos, 3.5 photos/s\n"
+
+
+def test_without_a_terminal_lines_come_now_and_then_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 4.0, 10.0, 10.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    said = _say(monkeypatch, 14, io.StringIO(), note="rate 1").splitlines()
+    assert said == ["Reading photos: 7/14 photos, 0.7 photos/s, 10 s left (rate 1)"] * 2
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from headstart.backbone import EMBEDDED_FILE
-from headstart.config import Config, Head, Phase
+from headstart.config import Config, Head, Phase, recipe_file, recipe_names
+from headstart.data.policy import OPERATIONS, Argument
 
 HERE = Path(__file__).parent
-COMMANDS = ("", "demo", "train", "evaluate", "predict", "backbones", "store")
+COMMANDS = ("", "demo", "train", "probe", "evaluate", "predict", "backbones", "store")
 
 
 def config_page() -> str:
@@ -23,7 +24,7 @@ def config_page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Keys of a recipe file (TOML) and of `--set key=value`. Made from `src/headstart/config.py` by `make docs`.",
+        "Keys of a recipe (TOML) and of `--set key=value`. Made from `src/headstart/config.py` by `make docs`.",
         "The resolved configuration of a run is in its `run.json` and at the end of its report.",
     ]
     for kind, title, prefix in ((Config, "The run", ""), (Head, "`[head]`", "head."), (Phase, "`[[phases]]`", "phases.N.")):
@@ -36,7 +37,32 @@ def config_page() -> str:
                 f"| `{prefix}{field.name}` | {_type(hints[field.name])} | {_default(field.default)} "
                 f"| {field.metadata['help']}{_range(field.metadata)} |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_operations(), *_recipes()]) + "\n"
+
+
+def _operations() -> list[str]:
+    """What `phases.N.augment` is made of."""
+    rows = [f"| `{name}` | {'; '.join(map(_argument, one.arguments))} | {one.help} |" for name, one in OPERATIONS.items()]
+    said = (
+        "A comma-separated list of these, each with as many of its numbers as you like to give: `flip, rotate 10, zoom`. They apply in the "
+        "order of this table, whatever the order of the text. [Augmentation](../concepts/augmentation.md)"
+    )
+    return ["", "## `augment`", "", said, "", "| operation | numbers | what it does |", "|---|---|---|", *rows]
+
+
+def _argument(number: Argument) -> str:
+    return f"{number.meaning}, `{number.default:g}` ({number.least:g} to {number.most:g})"
+
+
+def _recipes() -> list[str]:
+    """What `--recipe` knows by name; the first sentence of each header."""
+    rows = []
+    for name in recipe_names():
+        header = recipe_file(name).read_text(encoding="utf-8").split("\n# command:")[0]
+        about = header.replace("\n# ", " ").removeprefix(f"# {name}: ")
+        rows.append(f"| `{name}` | {about.split('. ')[0].rstrip('.')} |")
+    said = "`--recipe NAME` takes one of these, or a file of your own. [What each does](../guides/recipes.md)"
+    return ["", "## Recipes", "", said, "", "| name | what it is |", "|---|---|", *rows]
 
 
 def _type(hint: Any) -> str:
@@ -44,11 +70,13 @@ def _type(hint: Any) -> str:
         return " or ".join(f"`{choice}`" for choice in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return f"list of {typing.get_args(hint)[0].__name__}"
-    return " or ".join(kind.__name__ for kind in typing.get_args(hint) if kind is not type(None)) or hint.__name__
+    return " or ".join(_type(kind) for kind in typing.get_args(hint) if kind is not type(None)) or hint.__name__
 
 
 def _default(value: Any) -> str:
-    return "" if value is None or value == "" else f"`{list(value) if isinstance(value, tuple) else value}`"
+    if value is None or value == "":
+        return ""
+    return f"`{list(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _range(metadata: typing.Mapping[str, Any]) -> str:

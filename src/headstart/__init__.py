@@ -6,7 +6,7 @@
 `fit` needs the extra `train` (PyTorch, timm); `load` and predicting do not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,13 @@ from headstart.errors import BundleError, ConfigError, DataError, HeadstartError
 if TYPE_CHECKING:
     from headstart.bundle.format import Bundle
     from headstart.bundle.predict import Prediction
+    from headstart.probing import Comparison
     from headstart.runs import Run
 
 __all__ = [
     "Bundle",
     "BundleError",
+    "Comparison",
     "ConfigError",
     "DataError",
     "HeadstartError",
@@ -29,6 +31,7 @@ __all__ = [
     "WeightsError",
     "fit",
     "load",
+    "probe",
 ]
 
 
@@ -41,11 +44,13 @@ def fit(
     stop: str | None = None,
     recipe: str | Path | None = None,
     set: Mapping[str, Any] | None = None,
+    budget: str | None = None,
     seed: int | None = None,
     split: str | Path | None = None,
     exclude: str | Path | None = None,
     device: str | None = None,
     precision: str | None = None,
+    log: str = "none",
 ) -> "Run":
     """Train a classifier on labelled photos and test it on photos it never saw.
 
@@ -57,10 +62,13 @@ def fit(
         backbone: a pretrained network (`headstart backbones` lists them). Default: the small one in this package.
         weights: a file of pretrained weights, safetensors or a torch state dict.
         stop: last stage of the network to use.
-        recipe: a TOML file of configuration; `set`: single keys of it, such as {"head.kind": "dense"}.
+        recipe: a recipe's name (photos, the default; quick, best, classic and more) or a TOML file; `set`: single keys of it, such
+            as {"head.kind": "dense"}.
+        budget: most expected time of planned fine-tuning, such as "10m". Default: "5m".
         seed: seeds the split and everything random. Default: 0.
         split: a split.csv to reuse. exclude: a file that lists photos to leave out.
         device: "auto", "cpu", "cuda" or "mps". precision: "auto", "fp32" or "bf16".
+        log: "none", "tensorboard" or "mlflow": where epochs are logged, beside history.csv.
 
     Returns: the finished run: its numbers, its report, its model.
     Raises: HeadstartError: what was expected, what was found and what to do. The same call continues where it stopped.
@@ -75,6 +83,7 @@ def fit(
         backbone=backbone,
         weights=weights if weights is None else str(weights),
         stop=stop,
+        budget=budget,
         seed=seed,
         split=split if split is None else str(split),
         exclude=exclude if exclude is None else str(exclude),
@@ -83,7 +92,33 @@ def fit(
     )
     name = Path(data).name.split(".")[0]
     folder = runs.next_folder(name if name else "run") if out is None else Path(out)
-    return pipeline.fit(resolved, folder)
+    return pipeline.fit(resolved, folder, log=log)
+
+
+def probe(
+    data: str | Path,
+    backbones: Sequence[str] = (),
+    *,
+    weights: Sequence[str | Path] = (),
+    seed: int = 0,
+    split: str | Path | None = None,
+    exclude: str | Path | None = None,
+) -> "Comparison":
+    """Compare pretrained networks on one folder of photos: accuracy with its interval, cost, and which is worth it.
+
+    Each sees every photo but the test photos once; accuracy is of heads that had not seen a photo (out of fold).
+
+    Args:
+        data, seed, split, exclude: as of `fit`.
+        backbones: names, as `headstart backbones` lists them; what is not at hand is downloaded.
+        weights: files that name their network.
+
+    Returns: one record a network, the most accurate first (`probed`), which is worth it (`worth_it`) and why (`advice`).
+    Raises: HeadstartError: what was expected, what was found and what to do.
+    """
+    from headstart import probing
+
+    return probing.probe(data, backbones, weights=weights, seed=seed, split=split, exclude=exclude)
 
 
 def load(model: str | Path, *, weights: str | Path | None = None) -> "Bundle":
@@ -114,6 +149,10 @@ def __getattr__(name: str) -> Any:
         from headstart.bundle.format import Bundle
 
         return Bundle
+    if name == "Comparison":
+        from headstart.probing import Comparison
+
+        return Comparison
     if name == "Prediction":
         from headstart.bundle.predict import Prediction
 

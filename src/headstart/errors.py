@@ -13,6 +13,8 @@ The command line prints such an error as one line and exits with 1; anything els
 import difflib
 from collections.abc import Iterable
 
+_FEWEST_LETTERS = 3  # the beginning of too many names otherwise
+
 
 class HeadstartError(Exception):
     """Base class. The text says what was expected and what was found; `hint` says what to do about it."""
@@ -47,12 +49,20 @@ class BundleError(HeadstartError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice spelled most like `name`, or None where none comes close.
+    """The choice that `name` is most likely meant to be: the shortest that starts with it, else the one spelled most like it.
+
+    None where none comes close.
 
     >>> nearest("resnet5", ["resnet50", "inception_v3"])
     'resnet50'
+    >>> nearest("vit_tiny", ["gcvit_tiny", "vit_tiny_patch16_384", "vit_tiny_patch16_224"])
+    'vit_tiny_patch16_224'
     """
-    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    choices = list(choices)
+    longer = [choice for choice in choices if choice.startswith(name)] if len(name) >= _FEWEST_LETTERS else []
+    if longer:
+        return min(longer, key=lambda choice: (len(choice), choice))
+    found = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     return found[0] if found else None
 
 

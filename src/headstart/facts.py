@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import importlib.metadata
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from headstart.backbone.networks import Network
 from headstart.backbone.weights import local_file
 from headstart.config import Config
 from headstart.data.table import Table
-from headstart.features.engine import Choice
-from headstart.features.extract import Features
+from headstart.features.extract import Extractor
 from headstart.files import atomic_file
-from headstart.train.learn import Learned, planned
+from headstart.train.learn import Learned
 from headstart.train.loop import Epoch
 
 BETTER_BACKBONE = "resnet50"  # what the first run's summary points to
@@ -30,13 +28,13 @@ def run_facts(
     config: Config,
     table: Table,
     network: Network,
-    choice: Choice,
-    passes: Sequence[Features],
+    rows: Extractor,
     learned: Learned,
     scale: float,
     seeds: dict[str, int],
 ) -> dict[str, Any]:
     """What run.json keeps of a run, beyond its configuration."""
+    choice, passes = rows.choice, rows.passes
     count = {split: sum(photo.split == split for photo in table.photos) for split in ("train", "val", "test")}
     libraries = ("torch", "timm", "openvino", "onnxruntime", "pillow", "numpy", "scikit-learn")
     resolved = {
@@ -46,7 +44,7 @@ def run_facts(
         "device": choice.device,
         "precision": choice.precision,
         "engine": choice.provider,
-        "phases": [dataclasses.asdict(phase) for phase in planned(config.head, config.phases)],
+        "phases": [dataclasses.asdict(phase) for phase in learned.phases],
     }
     return {
         "config": resolved,
@@ -70,7 +68,7 @@ def run_facts(
             "record_source": network.record.record_source,
             "licence": network.licence,
             "stop": network.stop,
-            "px": network.preprocessing.input_px,
+            "px": learned.network.preprocessing.input_px,
             "n_params": sum(parameter.numel() for parameter in network.module.parameters()),
         },
         "trunk": {
@@ -81,6 +79,7 @@ def run_facts(
             "precision": passes[0].precision,
         },
         "head": {**learned.facts, "temperature": scale},
+        "tuning": learned.tuning,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in libraries}},
         "notices": [*table.notices, *learned.notices, *_about_weights(network), *dict.fromkeys(one.notice for one in passes if one.notice)],
     }

@@ -1,20 +1,24 @@
 """The whole story: a folder of photos becomes a tested classifier. One call a stage; each stage has its own room."""
 
+import contextlib
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from accelerate import PartialState
 
 from headstart import runs
 from headstart.assess import answers
-from headstart.backbone import cut, networks, weights
+from headstart.backbone import networks, weights
 from headstart.bundle import export, format, predict
-from headstart.config import Config
+from headstart.config import Config, seconds_of
 from headstart.data.scan import scan
 from headstart.data.split import read_split, split_table, write_split
 from headstart.data.table import Table, write_omitted
@@ -23,70 +27,120 @@ from headstart.evaluate.calibrate import temperature
 from headstart.evaluate.metrics import evaluate as measure
 from headstart.facts import run_facts, write_history, write_predictions
 from headstart.features import engine
-from headstart.features.extract import Features, extract
+from headstart.features.extract import Extractor
 from headstart.features.store import Store
 from headstart.files import cache_folder, write_json
+from headstart.progress import quiet
 from headstart.report.build import write_report
 from headstart.runs import Run
 from headstart.seeds import seed_everything
-from headstart.train.learn import Learned, check_cuts, learn
+from headstart.train.learn import Asked, Learned, Memory, Task, learn
+from headstart.train.logs import open_log
+from headstart.train.plan import Plan
+from headstart.train.tune import check_cuts
+
+PATIENCE = timedelta(days=7)
+
+T = TypeVar("T")
 
 
-def fit(config: Config, folder: Path, *, command: str | None = None) -> Run:
+def fit(config: Config, folder: Path, *, command: str | None = None, log: str = "none") -> Run:
     """Train on the photos that `config` names and write everything about it to `folder`.
 
+    Started several times at once by `accelerate launch`, the first process claims the folder, fills the store and writes; all train.
+
+    Args: log: where else epochs are shown while it trains: `tensorboard`, `mlflow` or `none`.
     Raises: HeadstartError: whatever keeps the run from being done, in the user's words. What was computed so far stays
-        in the store, so the same call continues.
+        in the store and in the folder, so the same call continues.
     """
     runs.check(folder, config)
     clock = Clock()
     seeds = seed_everything(config.seed)
     choice = engine.choose(config.engine, config.device, config.precision)
-    with clock("weights"):
+    team = Team(choice.device)
+    with team.in_turn(), clock("weights"):
         file = weights.locate(config.backbone, _path(config.weights), download=True)
-    with clock("scan"):
-        table = _split(scan(config.data, exclude=_path(config.exclude)), config)
+    with team.in_turn(), clock("scan"):
+        found = scan(config.data, exclude=_path(config.exclude))
+        table = _split(found, config)
         check_enough(table)
     with clock("weights"):
         network = networks.build(file, stop=config.stop, px=config.px)
         check_cuts(network, config.phases)
 
     # From here on there is something to continue; a mistake before leaves nothing behind.
-    with runs.claimed(folder, config, _digest(table), command=command):
-        write_split(table, folder / "split.csv")
-        write_omitted(table, folder / "omitted.csv")
+    with team.alone(runs.claimed(folder, config, _digest(table), command=command)), team.alone(open_log(log, folder, config)) as on_epoch:
+        if team.is_first:
+            write_split(table, folder / "split.csv")
+            write_omitted(table, folder / "omitted.csv")
+        seen = table.subset(_may_train(found, table, config))
         store = Store(cache_folder() / "store")
-        passes: list[Features] = []
-
-        def rows_at(trunk: cut.Trunk, view: int, policy: str) -> Features:
-            with clock("trunk"):
-                passes.append(extract(trunk, table, store, view=view, policy=policy, choice=choice))
-            return passes[-1]
-
+        task = Task(
+            network,
+            Extractor(seen, store, choice, in_turn=team.in_turn),
+            _asked(config, choice),
+            network_at=lambda px: networks.build(file, stop=config.stop, px=px),
+            memory=_memory(folder),
+            on_epoch=on_epoch,
+        )
         with clock("train"):
-            learned = learn(
-                network, table, rows_at, config.head, config.phases, seed=config.seed, device=choice.device, precision=choice.precision
-            )
-        clock.seconds["train"] -= clock.seconds["trunk"]  # the trunk passes ran inside it
-        scale = _temperature(learned, table)
-        with clock("bundle"):
-            facts = run_facts(config, table, network, choice, passes, learned, scale, seeds)
-            bundle = _bundle(folder / "model", network, table, learned, scale, facts)
-        test = table.of("test")
-        with clock("test"):
-            probs = answers(bundle, test)
-        write_predictions(folder / "predictions.csv", test, probs)
-        write_history(folder / "history.csv", learned.history)
-        metrics = {
-            "test": measure(probs, test.labels, table.classes, seed=config.seed),
-            "val": measure(*_val_answers(learned, table, scale), table.classes, seed=config.seed),
-            "seconds": clock.rounded(),
-        }
-        write_json(folder / "metrics.json", metrics)
-        runs.note(folder, {**facts, "seconds": clock.rounded(), "status": runs.TESTED})
-        write_report(folder)
-        runs.finish(folder)
+            learned = learn(task)
+        clock.move("trunk", sum(one.seconds for one in task.extract.passes), out_of="train")
+        if team.is_first:
+            _write(config, folder, table, task, learned, seeds, clock)
+    team.wait()
     return Run(folder)
+
+
+def _write(config: Config, folder: Path, table: Table, task: Task, learned: Learned, seeds: dict[str, int], clock: "Clock") -> None:
+    """Everything about a trained classifier: the model, what it answers for the test photos, the record, the report."""
+    scale = _temperature(learned, task.table)
+    with clock("bundle"):
+        facts = run_facts(config, table, task.network, task.extract, learned, scale, seeds)
+        bundle = _bundle(folder / "model", table, learned, scale, facts)
+    test = table.of("test")
+    with clock("test"):
+        probs = answers(bundle, test)
+    write_predictions(folder / "predictions.csv", test, probs)
+    write_history(folder / "history.csv", learned.history)
+    metrics = {
+        "test": measure(probs, test.labels, table.classes, seed=config.seed),
+        "val": measure(*_val_answers(learned, task.table, scale), table.classes, seed=config.seed),
+        "seconds": clock.rounded(),
+    }
+    write_json(folder / "metrics.json", metrics)
+    runs.note(folder, {**facts, "seconds": clock.rounded(), "status": runs.TESTED})
+    write_report(folder)
+    runs.finish(folder)
+
+
+class Team:
+    """This process, and those that `accelerate launch` started beside it."""
+
+    def __init__(self, device: str) -> None:
+        # The others wait while the first one computes: the usual half hour would not do.
+        options = {"timeout": PATIENCE} if int(os.environ.get("WORLD_SIZE", "1")) > 1 else {}
+        self._state = PartialState(cpu=device == "cpu", **options)
+        self.is_first: bool = self._state.is_main_process
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first process goes through the block, then the others, who find what it left; these show no progress."""
+        with contextlib.nullcontext() if self.is_first else quiet(), self._state.main_process_first():
+            yield
+
+    @contextmanager
+    def alone(self, place: AbstractContextManager[T]) -> Iterator[T | None]:
+        """`place` for the first process, which lasts until all have left the block; nothing for the others."""
+        if not self.is_first:
+            yield None
+            return
+        with place as value:
+            yield value
+
+    def wait(self) -> None:
+        """Until all are here."""
+        self._state.wait_for_everyone()
 
 
 class Clock:
@@ -102,6 +156,11 @@ class Clock:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
+
+    def move(self, stage: str, seconds: float, *, out_of: str) -> None:
+        """Count seconds of one stage, inside which they passed, for another."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.seconds[out_of] -= seconds
 
     def rounded(self) -> dict[str, float]:
         return {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
@@ -124,6 +183,39 @@ def check_enough(table: Table) -> None:
 
 def _split(table: Table, config: Config) -> Table:
     return split_table(table, seed=config.seed) if config.split is None else read_split(table, Path(config.split))
+
+
+def _may_train(found: Table, table: Table, config: Config) -> list[int]:
+    """The photos that the trunk looks at: all but test photos that someone else chose as such, which can never be of use to training.
+
+    Where the seed chose them, another seed's run will need their rows.
+    """
+    given = {photo.path for photo in found.photos if photo.split or config.split is not None}
+    return [i for i, photo in enumerate(table.photos) if photo.split != "test" or photo.path not in given]
+
+
+def _asked(config: Config, choice: engine.Choice) -> Asked:
+    return Asked(
+        head=config.head,
+        phases=config.phases,
+        tune=config.tune,
+        budget_s=seconds_of(config.budget),
+        average=config.average,
+        test_views=config.test_views,
+        seed=config.seed,
+        device=choice.device,
+        precision=choice.precision,
+    )
+
+
+def _memory(folder: Path) -> Memory:
+    """What an interrupted run left in its folder, and where this one leaves more."""
+
+    def recall() -> Plan | None:
+        plan = runs.read_record(folder).get("plan")
+        return None if plan is None else Plan.from_json(plan)
+
+    return Memory(folder / runs.CHECKPOINTS, recall, lambda plan: runs.note(folder, {"plan": plan.to_json()}))
 
 
 def _digest(table: Table) -> str:
@@ -150,15 +242,15 @@ def _val_answers(learned: Learned, table: Table, scale: float) -> tuple[np.ndarr
     return predict.softmax(logits / scale), labels
 
 
-def _bundle(folder: Path, network: networks.Network, table: Table, learned: Learned, scale: float, facts: dict[str, Any]) -> format.Bundle:
+def _bundle(folder: Path, table: Table, learned: Learned, scale: float, facts: dict[str, Any]) -> format.Bundle:
     provenance = {key: facts[key] for key in ("headstart", "name", "finished", "seed", "backbone", "versions")}
     return export.build_bundle(
         folder,
         module=learned.module,
         labels=[format.Label(name) for name in table.classes],
-        preprocessing=network.preprocessing,
+        preprocessing=learned.network.preprocessing,
         temperature=scale,
         provenance=provenance,
-        licence=network.licence,
+        licence=learned.network.licence,
         tail_state=learned.tail_state,
     )

@@ -6,20 +6,44 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
-Advance = Callable[[int], None]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+EVERY_S = 10.0  # between two lines, where there is no terminal
 
 _quiet: ContextVar[bool] = ContextVar("headstart_quiet", default=False)
 
 
+class Advance:
+    """Told of units done by calling it; may be called from any thread.
+
+    Attributes: note: more to show with it, in a few words; "" for nothing. Set at any time.
+    """
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        self._count = count
+        self.note = ""
+
+    def __call__(self, n: int) -> None:
+        self._count(n)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress within this block (tests, servers, inner loops)."""
+    """No progress and no sentences within this block (tests, servers, inner loops)."""
     token = _quiet.set(True)
     try:
         yield
     finally:
         _quiet.reset(token)
+
+
+def say(sentence: str) -> None:
+    """Tell on stderr what was decided, before long work that follows from it."""
+    if not _quiet.get():
+        print(sentence, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -35,28 +59,29 @@ def waiting(description: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int | None, unit: str = "photos") -> Iterator[Advance]:
+def progress(description: str, total: int | None, unit: str = "photos", *, done: int = 0) -> Iterator[Advance]:
     """Show that work goes on: how much is done, how fast, how long it still takes.
 
     Args:
         description: what is being done, as a phrase ("Reading photos").
         total: how many units there are, or None where nobody knows.
         unit: what is counted, in the plural.
+        done: how many of them were done before, in no time.
 
-    Yields: a function to call with the number of units just done. It may be called from any thread.
+    Yields: what to call with the number of units just done.
     """
     if _quiet.get():
-        yield lambda n: None
+        yield Advance(lambda n: None)
     elif sys.stderr.isatty():
-        with _bar(description, total, unit) as advance:
+        with _bar(description, total, unit, done) as advance:
             yield advance
     else:
-        with _lines(description, total, unit) as advance:
+        with _lines(description, total, unit, done) as advance:
             yield advance
 
 
 @contextlib.contextmanager
-def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+def _bar(description: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
     # rich takes 50 ms to import: only where a bar is shown.
     from rich.console import Console
     from rich.progress import (
@@ -76,6 +101,12 @@ def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
             speed = task.finished_speed if task.finished_speed is not None else task.speed
             return Text("" if speed is None else f"{speed:,.0f} {unit}/s" if speed >= 10 else f"{speed:.1f} {unit}/s")
 
+    class WithNote(Progress):
+        def get_renderables(self) -> "Iterator[RenderableType]":
+            yield from super().get_renderables()
+            if advance.note:
+                yield Text(f"  {advance.note}", overflow="ellipsis", no_wrap=True)
+
     columns = [
         TextColumn("{task.description:<24}"),
         BarColumn(),
@@ -85,31 +116,34 @@ def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
     ]
     if total is None:
         columns = [TextColumn("{task.description:<24}"), MofNCompleteColumn(), Rate(), TimeElapsedColumn()]
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda n: bar.advance(task, n)
+    advance = Advance(lambda n: bar.advance(task, n))
+    with WithNote(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total, completed=done)
+        yield advance
 
 
 @contextlib.contextmanager
-def _lines(description: str, total: int | None, unit: str, every_s: float = 10.0) -> Iterator[Advance]:
+def _lines(description: str, total: int | None, unit: str, before: int = 0) -> Iterator[Advance]:
     started = last = time.monotonic()
-    done = 0
+    done = before
     counting = threading.Lock()
 
     def say(now: float) -> None:
-        rate = done / max(now - started, 1e-9)
+        rate = (done - before) / max(now - started, 1e-9)
         of = "" if total is None else f"/{total}"
-        left = "" if total is None or not done or done >= total else f", {(total - done) / rate:.0f} s left"
-        print(f"{description}: {done}{of} {unit}, {rate:.1f} {unit}/s{left}", file=sys.stderr, flush=True)
+        left = "" if total is None or done == before or done >= total else f", {(total - done) / rate:.0f} s left"
+        note = f" ({advance.note})" if advance.note else ""
+        print(f"{description}: {done}{of} {unit}, {rate:.1f} {unit}/s{left}{note}", file=sys.stderr, flush=True)
 
-    def advance(n: int) -> None:
+    def count(n: int) -> None:
         nonlocal done, last
         with counting:
             done += n
             now = time.monotonic()
-            if now - last >= every_s:
+            if now - last >= EVERY_S:
                 last = now
                 say(now)
 
+    advance = Advance(count)
     yield advance
     say(time.monotonic())

@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from headstart.bundle.format import Bundle
     from headstart.bundle.predict import Prediction
 
+CHECKPOINTS = "checkpoint"
 UNFINISHED, TESTED, FINISHED = "unfinished", "tested", "finished"  # tested: all but the report is there
 
 
@@ -61,8 +63,8 @@ def claimed(folder: Path, config: Config, data_digest: str, *, command: str | No
 
     Raises: ConfigError: the unfinished run in `folder` was started on other photos or another split, or is being run right now.
     """
-    found = read_record(folder).get("data_digest") if (folder / "run.json").exists() else data_digest
-    if found != data_digest:
+    left = read_record(folder) if (folder / "run.json").exists() else {}
+    if left.get("data_digest", data_digest) != data_digest:
         raise ConfigError(
             f"the photos or the split changed since the unfinished run in {folder} started",
             hint="choose another --out, or remove that folder",
@@ -77,7 +79,8 @@ def claimed(folder: Path, config: Config, data_digest: str, *, command: str | No
     try:
         asked = config.to_json()
         about = {"data_digest": data_digest, "command": command, "commit": _commit()}
-        write_json(folder / "run.json", {"status": UNFINISHED, "asked": asked, "config": asked, **about})
+        plan = {"plan": left["plan"]} if "plan" in left else {}  # made before the interruption: the run goes on as it began
+        write_json(folder / "run.json", {"status": UNFINISHED, "asked": asked, "config": asked, **about, **plan})
         yield
     finally:
         lock.release()
@@ -89,8 +92,12 @@ def note(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def finish(folder: Path) -> None:
-    """Mark the run as finished: the last thing written, so a folder marked so is complete."""
+    """Mark the run as finished: the last thing written, so a folder marked so is complete. Checkpoints go after it.
+
+    Between the two, nothing is lost: a run that lost its checkpoints unfinished would train anew.
+    """
     note(folder, {"status": FINISHED})
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -42,9 +42,20 @@ def test_keras_record_subtracts_the_published_means() -> None:
     assert [round(mean / std, 3) for mean, std in zip(pre.mean, pre.std, strict=True)] == [123.68, 116.779, 103.939]
 
 
+def test_keras_inception_takes_pixels_from_minus_one_to_one() -> None:
+    record = catalog.find("inception_v3_keras")
+    assert (record.preprocessing.input_px, record.preprocessing.mean, record.preprocessing.std) == (299, (0.5,) * 3, (0.5,) * 3)
+
+
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("resnet5", "resnet50"), ("incepton_v3", "inception_v3"), ("embeded", "embedded"), ("resnet50.a1h_in1", "resnet50.a1h_in1k")],
+    [
+        ("resnet5", "resnet50"),
+        ("vit_tiny", "vit_tiny_patch16_224"),
+        ("incepton_v3", "inception_v3"),
+        ("embeded", "embedded"),
+        ("resnet50.a1h_in1", "resnet50.a1h_in1k"),
+    ],
 )
 def test_unknown_backbone_names_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ConfigError, match=f"no backbone is called '{name}'\nhint: did you mean '{near}"):

@@ -2,15 +2,19 @@
 
 import copy
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
 from backbone_samples import FAMILIES, network, photos
+from timm.layers import ConvNormAct
+from timm.models.inception_v3 import InceptionA
 from torch import nn
 
 from headstart.backbone import cut
 from headstart.backbone.cut import Normalise
 from headstart.backbone.graph import is_norm
+from headstart.backbone.layers import layers
 from headstart.backbone.networks import Network
 from headstart.errors import ConfigError
 
@@ -182,6 +186,115 @@ def test_unknown_cut_and_stop_name_the_nearest_and_list_all() -> None:
         network(*RESNET, (), "blocks")
 
 
+def trained(tail: cut.Tail) -> set[str]:
+    return {name for name, parameter in tail.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("top 1", "layer3"), ("top 2", "layer2"), (" top  5 ", "input"), ("top 2 stages", "layer2"), ("layer2", "layer2"), ("input", "input")],
+)
+def test_top_stages_are_the_last_ones_before_the_head(text: str, name: str) -> None:
+    net = network(*RESNET)
+    assert cut.resolve(net, text) == cut.Cut(name)
+    trunk, tail = cut.split(net, text)
+    assert trunk.cut == name
+    assert trained(tail) == {parameter for parameter, _ in cut.split(net, name)[1].named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("name", "px", "text", "place", "frozen"),
+    [
+        ("resnet50", 32, "top 20 layers", "layer3", "body.layer4.0."),  # two blocks of ten layers
+        ("resnet50", 32, "top 32 layers", "layer3", ""),
+        ("resnet50", 32, "top 33 layers", "layer2", "body.layer3."),  # one activation more: nothing more trains
+        ("resnet50", 32, "top 172 layers", "input", ""),
+        ("inception_v3", 80, "top 62 layers", "Mixed_7a", ""),  # layers[249:], the top two blocks of many tutorials
+        ("inception_v3", 80, "top 310 layers", "input", ""),
+    ],
+)
+def test_top_layers_are_those_of_the_tutorials(name: str, px: int, text: str, place: str, frozen: str) -> None:
+    trunk, tail = cut.split(network(name, px), text)
+    assert trunk.cut == place
+    body = {parameter for parameter, _ in tail.named_parameters() if parameter.startswith("body.")}
+    assert tail.frozen == ({parameter for parameter in body if parameter.startswith(frozen)} if frozen else set())
+    assert trained(tail) == {"classifier.weight", "classifier.bias"} | (body - tail.frozen)
+
+
+def test_parallel_branches_mix_when_layers_are_counted() -> None:
+    """`base_model.layers[-20:]` of Keras's InceptionV3: the ends of the last block's branches."""
+    _, tail = cut.split(network("inception_v3", 80), "top 20 layers")
+    convolutions = {name.split(".")[2] for name in trained(tail) if name.endswith("conv.weight")}
+    assert convolutions == {"branch1x1", "branch3x3dbl_3a", "branch3x3dbl_3b", "branch_pool"}
+    norms = {name.split(".")[2] for name in trained(tail) if name.endswith("bn.weight")}
+    assert norms == {"branch1x1", "branch3x3_2a", "branch3x3_2b", "branch3x3dbl_3a", "branch3x3dbl_3b", "branch_pool"}
+
+
+@pytest.mark.parametrize(("name", "px", "arguments"), FAMILIES, ids=[name for name, *_ in FAMILIES])
+def test_more_layers_train_more_until_everything_does(name: str, px: int, arguments: tuple) -> None:
+    net = network(name, px, arguments)
+    n_layers = len(layers(net.layout))
+    before: set[str] = set()
+    for number in (n_layers // 8, n_layers // 3, n_layers - 1, n_layers):
+        _, tail = cut.split(net, f"top {number} layers")
+        now = trained(tail)
+        assert before < now or number == n_layers
+        assert before <= now
+        assert now | tail.frozen == {parameter for parameter, _ in tail.named_parameters()}
+        assert set(tail.stage_of) == {parameter for parameter, _ in tail.body.named_parameters(prefix="body")}
+        before = now
+    assert tail.frozen == set()
+
+
+def test_what_is_frozen_gets_no_gradient_and_stays_frozen_in_copies() -> None:
+    trunk, tail = cut.split(network(*RESNET), "top 5 layers")
+    assert tail.frozen
+    for copied in (tail, copy.deepcopy(tail), tail.with_head(3), copy.deepcopy(tail.with_head(nn.Linear(512, 3)))):
+        copied.train()
+        copied(trunk(photos(32))).square().mean().backward()
+        assert {name for name, parameter in copied.named_parameters() if parameter.grad is None} == tail.frozen
+
+
+def test_norms_of_frozen_layers_keep_the_published_statistics() -> None:
+    """As in Keras, where a frozen batch norm uses what it has."""
+    trunk, tail = cut.split(network(*RESNET), "top 5 layers", batch_statistics=True)
+    before = copy.deepcopy(dict(tail.named_buffers()))
+    tail.train()
+    tail(trunk(photos(32)))
+    changed = {name for name, buffer in tail.named_buffers() if not torch.equal(buffer, before[name])}
+    assert {name.rpartition(".")[0] for name in changed} == {"body.layer4.1.bn2"}
+
+
+def test_a_tail_knows_its_stages_and_which_parameter_belongs_to_which() -> None:
+    names = cut.cut_names(network(*RESNET))
+    for number, name in enumerate(names):
+        _, tail = cut.split(network(*RESNET), name)
+        assert tail.stages == (tuple(names[number + 1 :]) if name != "head" else ("head",))
+        assert set(tail.stage_of) == {parameter for parameter, _ in tail.named_parameters() if parameter.startswith("body.")}
+    assert cut.split(network(*RESNET), "layer4")[1].stages == ("head",)
+    _, tail = cut.split(network(*RESNET), "input")
+    assert tail.stage_of["body.bn1.weight"] == "conv1"
+    assert tail.with_head(3).stage_of == tail.stage_of
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("top 0", r"asked for the top 0 stages, but resnet18.a1_in1k has 5.*\nhint: give a number from 1 to 5"),
+        ("top 6", "asked for the top 6 stages, but resnet18.a1_in1k has 5"),
+        ("top 0 layers", r"asked for the top 0 layers, but resnet18.a1_in1k has \d+"),
+        ("top 500 layers", r"asked for the top 500 layers, but resnet18.a1_in1k has \d+"),
+        ("top 2 layers", r"the last 2 layers of resnet18.a1_in1k have no weights[\s\S]*hint: `top 3 layers` is the least"),
+        ("top layers", r"no cut 'top layers'[\s\S]*top N layers"),
+        ("top two", "no cut 'top two'"),
+        ("top 2 blocks", "no cut 'top 2 blocks'"),
+    ],
+)
+def test_tops_that_are_not_possible_say_what_is(text: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        cut.split(network(*RESNET), text)
+
+
 def test_batch_statistics_are_refused_where_norms_are_folded() -> None:
     folded = dataclasses.replace(network(*RESNET), bn_folded=True)
     with pytest.raises(ConfigError, match=r"batch norms of resnet18.a1_in1k are folded"):
@@ -194,6 +307,18 @@ def test_keras_resnet50_strides_on_the_first_convolution() -> None:
         block = module.get_submodule(f"{layer}.0")
         assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
     assert module.bn1.eps == 1.001e-5
+
+
+def test_keras_inception_pools_over_what_lies_inside_a_map() -> None:
+    ours = network("inception_v3_keras", 80).module.Mixed_5b
+    theirs = InceptionA(192, pool_features=32, conv_block=partial(ConvNormAct, padding=0, norm_kwargs={"eps": 1e-3})).eval()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.ones(1, 192, 5, 5)
+    with torch.no_grad():
+        inside, counted = (block(x)[:, -32:] for block in (ours, theirs))
+        assert torch.equal(ours(x)[:, :-32], theirs(x)[:, :-32])
+    torch.testing.assert_close(inside, inside[:, :, 2:3, 2:3].expand_as(inside))
+    assert not torch.allclose(counted, inside)
 
 
 def test_too_small_input_is_refused() -> None:

@@ -134,7 +134,7 @@ def test_a_file_without_classifier_or_with_another_gives_its_own_classes(tmp_pat
         (b"", r"is empty \(0 bytes\)"),
         (b"<!DOCTYPE html><html>404</html>", "found a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "found a Git LFS pointer"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "found an HDF5 file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is damaged or incomplete"),
         (b"just some text that goes on for a while", "found something else"),
         (b"PK\x03\x04" + bytes(200), "is damaged or incomplete"),
         ((2**20).to_bytes(8, "little") + b'{"a":', "is damaged or incomplete"),

@@ -1,6 +1,7 @@
 """The command line as a user meets it: real processes, exit codes, one-line errors."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -28,7 +29,13 @@ def headstart(*words: str, cwd: Path | None = None) -> subprocess.CompletedProce
         ("train nowhere --out run", "nowhere"),
         ("train photos --out run --backbone resnet5", "resnet50"),
         ("train photos --out run --set hed.kind=dense", "did you mean 'head'"),
-        ("train photos --out run --recipe none.toml", "no recipe file at none.toml"),
+        ("train photos --out run --recipe none.toml", "no recipe is called 'none.toml'"),
+        ("train photos --out run --recipe clasic", "did you mean 'classic'"),
+        ("train photos --out run --budget ten", "expected a time with its unit"),
+        ("train photos --out run --log tensorbord", "did you mean 'tensorboard'"),
+        ("probe nowhere --backbone embedded", "nowhere"),
+        ("probe photos", "no backbone to try"),
+        ("probe photos --weights none.safetensors --split none.csv", "none.csv, given as --split"),
         ("train photos --out run --device tpu", "expected auto or cpu or cuda or mps for 'device', found 'tpu'"),
         ("train photos --out run --weights none.safetensors", "none.safetensors"),
         ("predict run/none photos", "no model at run/none: it does not exist"),
@@ -57,13 +64,40 @@ def test_wrong_usage_is_exit_2(words: str, tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("command", ["", "demo", "train", "evaluate", "predict", "backbones", "store"])
+@pytest.mark.parametrize("command", ["", "demo", "train", "probe", "evaluate", "predict", "backbones", "store"])
 def test_every_command_explains_itself(command: str) -> None:
     done = headstart(*command.split(), "--help")
     assert done.returncode == 0
     usage = next(line.split() for line in done.stdout.splitlines() if "Usage:" in line)
     assert usage[: 2 + len(command.split())] == ["Usage:", "headstart", *command.split()]
-    assert ("Examples:" in done.stdout) == (command in ("train", "evaluate", "predict", "backbones"))
+    assert ("Examples:" in done.stdout) == (command in ("train", "probe", "evaluate", "predict", "backbones"))
+
+
+@pytest.mark.parametrize(
+    "words", ["train nowhere --out run", "train photos --out run --recipe clasic", "train photos --out run --log mlfow", "probe nowhere a"]
+)
+def test_a_mistake_is_told_before_pytorch_is_imported(words: str, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", n=4)
+    code = "import sys; sys.modules['torch'] = None; from headstart.cli import main; main.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "hint: " in done.stderr
+    assert "needs torch" not in done.stderr
+
+
+def test_probe_prints_a_table_and_json(tiny_weights: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", n=8)
+    words = ("probe", str(photos), "--backbone", "resnet50_keras_v1", "embedded", "--weights", str(tiny_weights))
+    shown = headstart(*words)
+    assert shown.returncode == 0, shown.stderr
+    assert next(line.split()[0] for line in shown.stdout.splitlines() if "worth it" in line) in ("embedded", "test_resnet")
+    assert "not tried: resnet50_keras_v1: no weights of resnet50_keras_v1 at hand" in shown.stdout
+    assert f"headstart train {photos} --out runs/a --" in shown.stdout
+    found = json.loads(headstart(*words, "--json").stdout)
+    assert {one["backbone"] for one in found["probed"]} == {"embedded", "test_resnet"}
+    assert {one["rows_computed"] for one in found["probed"]} == {0}
 
 
 def test_the_version_is_printed() -> None:

@@ -95,3 +95,17 @@ def test_halving_an_interval_takes_four_times_the_photos() -> None:
     low, high = intervals.wilson(450, 500)
     low_more, high_more = intervals.wilson(1800, 500 + intervals.photos_to_halve(500))
     assert (high_more - low_more) / (high - low) == pytest.approx(0.5, abs=0.01)
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_mcnemar_is_the_exact_binomial_test_of_the_photos_on_which_two_classifiers_differ(first: int, second: int) -> None:
+    from scipy.stats import binomtest
+
+    expected = binomtest(first, first + second).pvalue if first + second else 1.0
+    assert intervals.mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
+    assert intervals.mcnemar(second, first) == intervals.mcnemar(first, second)
+
+
+def test_mcnemar_of_very_many_photos_is_a_number() -> None:
+    assert intervals.mcnemar(0, 100_000) == 0.0
+    assert intervals.mcnemar(50_000, 50_000) == 1.0

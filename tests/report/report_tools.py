@@ -50,6 +50,14 @@ class Browser:
         dom = self._run("--dump-dom", "--window-size=1400,2100", wrapper.as_uri())
         return {int(width): int(content) for width, content in re.findall(r'title="(\d+) holds (\d+)"', dom)}
 
+    def title_of(self, page: Path, width_px: int, script: str) -> str:
+        """What `script`, run on a frame of this width when the page has loaded in it, makes the frame's title."""
+        wrapper = self._folder / "frame.html"
+        frame = f'<iframe src="{page.as_uri()}" style="border:0;width:{width_px}px;height:2000px" onload="{script}"></iframe>'
+        wrapper.write_text(f"<!doctype html>{frame}")
+        found = re.search(r'title="([^"]*)"', self._run("--dump-dom", "--window-size=1400,2100", wrapper.as_uri()))
+        return "" if found is None else found[1]
+
     def picture(self, page: Path, width_px: int, *, dark: bool = False) -> np.ndarray:
         """What the page looks like: uint8 [h, w, 3]."""
         target = self._folder / "picture.png"

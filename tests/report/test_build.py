@@ -95,7 +95,7 @@ def test_every_picture_has_words_in_its_place(make_run: MakeRun) -> None:
     assert text.count("data:image/jpeg;base64,") > 3
     assert all(re.search(r'alt="[^"]+"', tag) for tag in re.findall(r"<img[^>]+>", text))
     charts = re.findall(r"<svg[^>]+>", text)
-    assert len(charts) == 3
+    assert len(charts) == 4
     assert all(re.search(r'role="img" aria-label="[^"]{20,}"', tag) for tag in charts)
     assert text.count("<table") == text.count("<caption")
 

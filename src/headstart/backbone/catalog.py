@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headstart.backbone import EMBEDDED_FILE
+from headstart.backbone import EMBEDDED_FILE, keras
 from headstart.backbone.reading import read_header
 from headstart.data.pixels import Preprocessing
 from headstart.errors import ConfigError, HeadstartError, WeightsError, nearest
 
 EMBEDDED = "embedded"
-KERAS_RESNET50 = "resnet50_keras_v1"
+KERAS_RESNET50, KERAS_INCEPTION_V3 = keras.RESNET50, keras.INCEPTION_V3
 
 # Which of timm's sets of weights a plain name means, where not timm's own default. Sets trained with long recipes, strong
 # augmentation and label smoothing score better on ImageNet but often transfer worse with the network frozen; these two are the
@@ -56,7 +56,7 @@ class Record:
 
 
 def find(name: str) -> Record:
-    """The record of `name`: `embedded`, `resnet50_keras_v1` or any network of timm, with or without a tag.
+    """The record of `name`: `embedded`, `resnet50_keras_v1`, `inception_v3_keras` or any network of timm, with or without a tag.
 
     Raises:
         ConfigError: no such network; the hint gives the nearest name.
@@ -66,6 +66,8 @@ def find(name: str) -> Record:
         return _embedded()
     if name == KERAS_RESNET50:
         return _keras_resnet50()
+    if name == KERAS_INCEPTION_V3:
+        return _keras_inception_v3()
     import timm.models as timm_models  # takes seconds to import
 
     full_name = f"{name}.{_DEFAULT_TAGS[name]}" if name in _DEFAULT_TAGS else name
@@ -156,6 +158,21 @@ def _keras_resnet50() -> Record:
     )
 
 
+def _keras_inception_v3() -> Record:
+    """Inception-v3 with the pooling, the pixels and the numbers of keras.applications.
+
+    Source: keras/src/applications/inception_v3.py and imagenet_utils.py: RGB in -1..1.
+    """
+    return Record(
+        name=KERAS_INCEPTION_V3,
+        architecture="inception_v3",
+        preprocessing=Preprocessing(299, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        licence="Apache-2.0",
+        source="keras.applications InceptionV3, imagenet",
+        record_source="headstart",
+    )
+
+
 def _from_timm(known: Any) -> Record:
     """timm's pretrained configuration as a record."""
     name = known.architecture if known.tag in (None, "") else f"{known.architecture}.{known.tag}"
@@ -182,6 +199,6 @@ def _unknown(name: str) -> ConfigError:
 
     base, _, tag = name.partition(".")
     tagged = timm_models.list_pretrained(f"{base}.*") if tag and re.fullmatch(r"\w+", base) else []
-    near = nearest(name, [EMBEDDED, KERAS_RESNET50, *timm_models.list_models(), *tagged])
+    near = nearest(name, [EMBEDDED, KERAS_RESNET50, KERAS_INCEPTION_V3, *timm_models.list_models(), *tagged])
     hint = "`headstart backbones PATTERN` lists the names" if near is None else f"did you mean '{near}'?"
     return ConfigError(f"no backbone is called '{name}'", hint=hint)

@@ -5,18 +5,37 @@
 
 import copy
 import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from headstart.backbone.graph import is_norm
+from headstart.backbone.layers import layers, parameters_by_node
 from headstart.backbone.networks import Network
 from headstart.backbone.stages import unknown_stage
 from headstart.data.pixels import Preprocessing
 from headstart.errors import ConfigError
 
 INPUT, HEAD = "input", "head"
+
+_TOP = re.compile(r"top (\d+)( stages?| layers?)?")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place to cut a network.
+
+    Attributes:
+        name: `input`, or the stage it lies after.
+        frozen: parameters of the tail, by their names there, that stay as published all the same.
+    """
+
+    name: str
+    frozen: frozenset[str] = frozenset()
 
 
 def stages(network: Network) -> list[str]:
@@ -29,8 +48,31 @@ def cut_names(network: Network) -> list[str]:
     return [INPUT, *stages(network)]
 
 
+def resolve(network: Network, text: str) -> Cut:
+    """The cut that `text` means: a cut's name, `top 2` (the last two stages are the tail) or `top 20 layers`.
+
+    Layers are those of `headstart.backbone.layers`. The cut lies as late as it can with all of them in the tail; what else is in
+    the tail is frozen. The classifier counts for none and always trains.
+
+    Raises: ConfigError: no such cut, more stages or layers than there are, or none with weights; the hint says what is possible.
+    """
+    names = cut_names(network)
+    if text in names:
+        return Cut(text)
+    asked = _TOP.fullmatch(" ".join(text.split()))
+    if asked is None:
+        raise unknown_stage(text, [*names, "top N", "top N layers"], "cut")
+    number = int(asked[1])
+    if (asked[2] or "").startswith(" layer"):
+        return _top_layers(network, number)
+    n_stages = len(names) - 2
+    if not 1 <= number <= n_stages:
+        raise _out_of_range(network, number, n_stages, "stages")
+    return Cut(names[-2 - number])
+
+
 def split(network: Network, cut: str, *, batch_statistics: bool = False) -> tuple["Trunk", "Tail"]:
-    """Cut `network` after the stage `cut` (at `input`: before everything; at `head`: before the classifier).
+    """Cut `network` after the stage `cut` (at `input`: before everything; at `head`: before the classifier), or as `resolve` reads it.
 
     Both parts are copies: training the tail changes neither the trunk nor the network.
 
@@ -38,14 +80,13 @@ def split(network: Network, cut: str, *, batch_statistics: bool = False) -> tupl
         published ones.
     Raises: ConfigError: no such cut, with the nearest name; or batch statistics where batch norm was folded into convolutions.
     """
-    if cut not in cut_names(network):
-        raise unknown_stage(cut, cut_names(network), "cut")
+    place = resolve(network, cut)
     if batch_statistics and network.bn_folded:
         raise ConfigError(
             f"batch statistics were asked for, but the batch norms of {network.name} are folded into its convolutions",
             hint="keep the published statistics",
         )
-    return Trunk(network, cut), _tail(network, cut, batch_statistics)
+    return Trunk(network, place.name), _tail(network, place, batch_statistics)
 
 
 class Normalise(nn.Module):
@@ -104,11 +145,23 @@ class Tail(nn.Module):
     Attributes:
         classifier: features [n, d] to logits [n, k]; the identity where the network has none.
         d_features: d.
-        batch_statistics: whether batch norms use the batch's statistics in train mode; else they keep the published ones.
+        stage_of: parameter of the body to the stage it belongs to.
+        stages: the stages that the tail has parameters of, in forward order; the last is `head`, to which the classifier belongs.
+        frozen: parameters that do not train.
+        batch_statistics: whether batch norms use the batch's statistics in train mode; else, and where their own parameters are
+            frozen, they keep the published ones.
     """
 
     def __init__(
-        self, body: nn.Module, classifier: nn.Module, *, normalise: nn.Module, d_features: int, batch_statistics: bool = False
+        self,
+        body: nn.Module,
+        classifier: nn.Module,
+        *,
+        normalise: nn.Module,
+        d_features: int,
+        stage_of: Mapping[str, str],
+        frozen: frozenset[str] = frozenset(),
+        batch_statistics: bool = False,
     ) -> None:
         super().__init__()
         self.normalise = normalise
@@ -116,7 +169,12 @@ class Tail(nn.Module):
         self.classifier = classifier
         self.d_features = d_features
         self.batch_statistics = batch_statistics
-        self.requires_grad_(True).eval()
+        self.stage_of = dict(stage_of)
+        self.stages = tuple(dict.fromkeys([*(stage for stage in stage_of.values() if stage != HEAD), HEAD]))
+        self.frozen = frozen
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        self.eval()
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Pooled features, float [n, d]."""
@@ -130,10 +188,9 @@ class Tail(nn.Module):
     def train(self, mode: bool = True) -> "Tail":
         """Switch dropout and the like; batch norms only where `batch_statistics` says so."""
         super().train(mode)
-        if not self.batch_statistics:
-            for module in self.body.modules():
-                if is_norm(module):
-                    module.eval()
+        for module in self.body.modules():
+            if is_norm(module) and not (self.batch_statistics and _trains(module)):
+                module.eval()
         return self
 
     def with_head(self, head: int | nn.Module) -> "Tail":
@@ -147,20 +204,80 @@ class Tail(nn.Module):
             copy.deepcopy(head),
             normalise=copy.deepcopy(self.normalise),
             d_features=self.d_features,
+            stage_of=self.stage_of,
+            frozen=self.frozen,
             batch_statistics=self.batch_statistics,
         )
 
 
-def _tail(network: Network, cut: str, batch_statistics: bool) -> Tail:
+def _top_layers(network: Network, number: int) -> Cut:
     layout = network.layout
-    start = layout.traced.image if cut == INPUT else layout.end(cut)
+    counted = layers(layout)
+    if not 1 <= number <= len(counted):
+        raise _out_of_range(network, number, len(counted), "layers")
+    top = counted[-number:]
+    trained = frozenset().union(*(layer.parameters for layer in top))
+    if not trained:
+        least = next(n for n, layer in enumerate(reversed(counted), 1) if layer.parameters)
+        raise ConfigError(
+            f"the last {number} layers of {network.name} have no weights, so nothing would train",
+            hint=f"`top {least} layers` is the least that trains; `head` trains the classifier alone",
+        )
+    order = {node: position for position, node in enumerate(layout.traced.data())}
+    first = min(layer.position for layer in top)
+    before = [stage.name for stage in layout.stages if order[stage.end] < first]
+    name = before[-1] if before else INPUT
+    start = order[layout.end(name)] if before else -1
+    tail = frozenset().union(*(layer.parameters for layer in counted if layer.position > start))
+    return Cut(name, frozenset(f"body.{parameter}" for parameter in tail - trained))
+
+
+def _out_of_range(network: Network, number: int, most: int, kind: str) -> ConfigError:
+    return ConfigError(
+        f"asked for the top {number} {kind}, but {network.name} has {most} without the classifier",
+        hint=f"give a number from 1 to {most}; `head` trains the classifier alone, `input` everything",
+    )
+
+
+def _tail(network: Network, cut: Cut, batch_statistics: bool) -> Tail:
+    layout = network.layout
+    start = layout.traced.image if cut.name == INPUT else layout.end(cut.name)
     features, output = layout.end(HEAD), layout.traced.output
     body = layout.traced.part(start, features)
     _keep_input(body)
     shape = tuple(features.meta["shape"][1:])
     classifier = nn.Identity() if features is output else _classifier(layout.traced.part(features, output), shape)
-    normalise = Normalise(network.preprocessing) if cut == INPUT else nn.Identity()
-    return Tail(body, classifier, normalise=normalise, d_features=math.prod(shape), batch_statistics=batch_statistics)
+    return Tail(
+        body,
+        classifier,
+        normalise=Normalise(network.preprocessing) if cut.name == INPUT else nn.Identity(),
+        d_features=math.prod(shape),
+        stage_of=_stage_of(network, cut.name),
+        frozen=cut.frozen,
+        batch_statistics=batch_statistics,
+    )
+
+
+def _stage_of(network: Network, cut: str) -> dict[str, str]:
+    """Each parameter of the body behind `cut`, and the stage it belongs to, in forward order."""
+    found: dict[str, str] = {}
+    owned, place = parameters_by_node(network.layout), iter(network.layout.stages)
+    stage, behind = next(place), cut == INPUT
+    for node, names in owned.items():
+        if behind:
+            found |= {f"body.{name}": stage.name for name in sorted(names) if f"body.{name}" not in found}
+        if node is stage.end:
+            if stage.name == HEAD:
+                break
+            behind = behind or stage.name == cut
+            stage = next(place)
+    return found
+
+
+def _trains(module: nn.Module) -> bool:
+    """Whether a parameter of it trains; a module without any does as the rest does."""
+    flags = [parameter.requires_grad for parameter in module.parameters()]
+    return any(flags) or not flags
 
 
 def _classifier(module: fx.GraphModule, shape: tuple[int, ...]) -> nn.Module:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.backbone.catalog import EMBEDDED, KERAS_RESNET50, find
+from headstart.backbone.catalog import EMBEDDED, KERAS_INCEPTION_V3, KERAS_RESNET50, find
 from headstart.backbone.weights import local_file
 from headstart.errors import ConfigError, did_you_mean
 from headstart.files import write_json
@@ -113,7 +113,7 @@ def _row(facts: dict[str, Any]) -> Row:
 def _matching(pattern: str) -> list[str]:
     import timm.models as timm_models  # takes seconds to import
 
-    plain = [EMBEDDED, KERAS_RESNET50, *timm_models.list_models()]
+    plain = [EMBEDDED, KERAS_RESNET50, KERAS_INCEPTION_V3, *timm_models.list_models()]
     names = [*plain, *timm_models.list_pretrained()] if "." in pattern else plain
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     found = [name for name in dict.fromkeys(names) if fnmatch.fnmatchcase(name, wanted)]

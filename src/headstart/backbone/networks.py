@@ -1,14 +1,17 @@
 """Pretrained networks, ready to be cut: built by timm, traced, perhaps stopped early, filled with weights, frozen."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import timm
+import torch
+from timm.models.inception_v3 import InceptionA, InceptionC, InceptionE
 from torch import nn
 
 from headstart.backbone import fit, imagenet
-from headstart.backbone.catalog import KERAS_RESNET50, Record, classifier_name, find
+from headstart.backbone.catalog import KERAS_INCEPTION_V3, KERAS_RESNET50, Record, classifier_name, find
 from headstart.backbone.graph import trace
 from headstart.backbone.stages import Layout, lay_out
 from headstart.backbone.stages import stop as stop_after
@@ -130,11 +133,13 @@ def create(record: Record, *, n_classes: int, px: int, **model_args: Any) -> nn.
     except Exception as error:  # timm's constructors raise whatever the wrong argument leads to
         raise ConfigError(f"timm cannot build {record.architecture} at {px} px with {arguments}: {error}") from error
     if record.name == KERAS_RESNET50:
-        _as_keras(module)
+        _as_keras_resnet50(module)
+    if record.name == KERAS_INCEPTION_V3:
+        _as_keras_inception_v3(module)
     return module
 
 
-def _as_keras(resnet50: nn.Module) -> None:
+def _as_keras_resnet50(resnet50: nn.Module) -> None:
     """Stride 2 sits on the first convolution of a block, not on the 3x3 ("v1"), and batch norm adds another epsilon."""
     for layer in ("layer2", "layer3", "layer4"):
         block = resnet50.get_submodule(f"{layer}.0")
@@ -142,6 +147,25 @@ def _as_keras(resnet50: nn.Module) -> None:
     for module in resnet50.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = _KERAS_BN_EPS
+
+
+def _as_keras_inception_v3(inception_v3: nn.Module) -> None:
+    """Average pooling at a map's edge is over the positions that lie inside."""
+    for block in inception_v3.children():
+        if isinstance(block, InceptionA | InceptionC | InceptionE):
+            block.__class__ = type(f"Keras{type(block).__name__}", (_PooledInside, type(block)), {})
+
+
+class _PooledInside(nn.Module):
+    """A block of timm's Inception-v3 with the `same` pooling of Keras, which does not count the padding."""
+
+    _forward: Callable[[torch.Tensor], list[torch.Tensor]]
+    branch_pool: nn.Module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        *branches, _ = self._forward(x)  # its own pooled branch, which a traced network drops
+        pooled = nn.functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+        return torch.cat([*branches, self.branch_pool(pooled)], 1)
 
 
 def _has_fixed_size(architecture: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 
+from headstart.backbone import keras
 from headstart.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -48,21 +49,29 @@ def read_header(path: Path) -> dict[str, Any] | None:
     return header
 
 
+def is_keras(path: Path) -> bool:
+    """Whether it is an HDF5 file, as Keras writes them. Raises: WeightsError: there is no such file, or it is no weights file."""
+    return _kind(path) == "keras"
+
+
 def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
-    """All tensors of a safetensors file or a torch state dict by name; half precision and int8 with scales are brought to float32.
+    """All tensors of a safetensors file, a torch state dict or a Keras file by name, float32 where they are numbers of any precision.
+
+    int8 tensors with scales beside them (`SCALE`) are multiplied out.
 
     Raises: WeightsError: damaged, no weights at all, holding code, or with values that are not finite.
     """
     import safetensors.torch  # PyTorch takes seconds to import, and many only look for a file here
     import torch
 
-    if _kind(path) == "safetensors":
+    kind = _kind(path)
+    if kind == "safetensors":
         try:
             tensors = safetensors.torch.load_file(path)
         except (safetensors.SafetensorError, RuntimeError) as error:
             raise WeightsError(f"{path} is damaged or incomplete: {error}", hint=_GET_AGAIN) from error
     else:
-        tensors = _read_torch(path)
+        tensors = keras.read(path) if kind == "keras" else _read_torch(path)
     if not tensors:
         raise WeightsError(f"{path} holds no tensors", hint="expected a safetensors file or a torch state dict")
     tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in _scaled(tensors).items()}
@@ -96,7 +105,7 @@ def _sha256(path: Path, n_bytes: int, mtime_ns: int) -> str:
 
 
 def _kind(path: Path) -> str:
-    """`safetensors` or `torch`, by content. Raises: WeightsError: neither."""
+    """`safetensors`, `torch` or `keras`, by content. Raises: WeightsError: none of them."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -107,14 +116,16 @@ def _kind(path: Path) -> str:
         raise WeightsError(f"cannot read weights from {path}: {error.strerror}") from error
     if size == 0:
         raise WeightsError(f"{path} is empty (0 bytes)", hint=_GET_AGAIN)
-    for beginning, what in ((b"<", "a web page"), (b"version https://git-lfs", "a Git LFS pointer"), (b"\x89HDF", "an HDF5 file")):
+    for beginning, what in ((b"<", "a web page"), (b"version https://git-lfs", "a Git LFS pointer")):
         if start.lstrip().startswith(beginning):
-            raise WeightsError(f"expected safetensors or a torch state dict, found {what}: {path}", hint="download the file itself")
+            raise WeightsError(f"expected a file of weights, found {what}: {path}", hint="download the file itself")
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "keras"
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return "torch"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _MOST_HEADER_BYTES:
         return "safetensors"
-    raise WeightsError(f"expected safetensors or a torch state dict, found something else: {path}", hint=_GET_AGAIN)
+    raise WeightsError(f"expected safetensors, a torch state dict or Keras's HDF5, found something else: {path}", hint=_GET_AGAIN)
 
 
 def _read_torch(path: Path) -> dict[str, "torch.Tensor"]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from headstart.backbone import EMBEDDED_FILE
+from headstart.backbone import EMBEDDED_FILE, keras
 from headstart.backbone import download as hub
 from headstart.backbone.catalog import EMBEDDED, Record, find, from_header
-from headstart.backbone.reading import read_header, read_tensors, sha256_of
+from headstart.backbone.reading import is_keras, read_header, read_tensors, sha256_of
 from headstart.errors import WeightsError
 from headstart.files import cache_folder
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Origin = Literal["given", "embedded", "cache", "download"]
 
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5")
 
 
 @dataclass(frozen=True)
@@ -85,26 +85,35 @@ def ways_out(record: Record) -> str:
 
 
 def _given(path: Path, name: str | None) -> WeightsFile:
-    header = read_header(path)
-    if header is None:
+    record = _own_record(path)
+    if record is None:
         if name is None:
             raise WeightsError(f"{path} does not say which network it is for", hint="name it with --backbone")
-        return WeightsFile(path, sha256_of(path), find(name), "given")
-    record = from_header(header, str(path))
-    _check_name(name, record, path)
+        record = find(name)
+    else:
+        _check_name(name, record, path)
     return WeightsFile(path, sha256_of(path), record, "given")
 
 
 def _described(path: Path, record: Record, origin: Origin) -> WeightsFile:
-    """A file found by name: its own header, where it has one, is better informed than the catalogue."""
-    header = read_header(path)
-    if header is not None:
-        own = from_header(header, str(path))
+    """A file found by name: what it says itself, where it does, is better informed than the catalogue."""
+    own = _own_record(path)
+    if own is not None:
         _check_name(record.name, own, path)
-        record = replace(own, name=record.name)
+        record = own if is_keras(path) else replace(own, name=record.name)
     return WeightsFile(path, sha256_of(path), record, origin)
 
 
+def _own_record(path: Path) -> Record | None:
+    """What the file itself says of its network: its header, or what a Keras file shows by its layers."""
+    if is_keras(path):
+        return find(keras.network_of(path))
+    header = read_header(path)
+    return None if header is None else from_header(header, str(path))
+
+
 def _check_name(name: str | None, record: Record, path: Path) -> None:
-    if name is not None and name.split(".")[0] != record.name.split(".")[0]:
+    """Whether the file is of the network asked for; for a Keras file timm's name of the architecture is close enough."""
+    known = {record.name.split(".")[0], *([record.architecture] if record.record_source == "headstart" else [])}
+    if name is not None and name.split(".")[0] not in known:
         raise WeightsError(f"expected weights of {name}, found those of {record.name} in {path}", hint=f"use --backbone {record.name}")

@@ -24,7 +24,7 @@ def demo(
     from headstart.errors import DataError
     from headstart.progress import waiting
 
-    config = configs.load(None, data="digits", backbone="embedded")
+    config = configs.load("quick", data="digits", backbone="embedded")
     with contextlib.suppress(DataError):  # no earlier run there
         if runs.read_record(out).get("command") == COMMAND:
             shutil.rmtree(out)  # a demo's own folder, and nothing else, is replaced

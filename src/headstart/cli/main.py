@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli import backbones, demo, evaluate, predict, store, train
+from headstart.cli import backbones, demo, evaluate, predict, probe, store, train
 from headstart.errors import HeadstartError, safe_text
 
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
-CONTINUED = ("train", "demo")  # commands that go on where they were interrupted
+CONTINUED = ("train", "demo", "probe")  # commands that go on where they were interrupted
 
 # Modules that `pip install headstart` leaves out, and the extra that brings each.
 EXTRAS = {
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("probe")(probe.probe)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("backbones")(backbones.backbones)

@@ -19,7 +19,19 @@ from PIL import Image, features
 from headstart.data.opening import Box, Opened, PhotoFacts, UnreadableImage, open_upright, probe
 from headstart.errors import ConfigError, DataError, did_you_mean
 
-__all__ = ["DECODER", "PhotoFacts", "Preprocessing", "UnreadableImage", "decode", "load", "prepare", "probe", "resample", "shrink"]
+__all__ = [
+    "DECODER",
+    "PhotoFacts",
+    "Preprocessing",
+    "UnreadableImage",
+    "centre_box",
+    "decode",
+    "load",
+    "prepare",
+    "probe",
+    "resample",
+    "shrink",
+]
 
 
 def _decoder() -> str:
@@ -167,20 +179,24 @@ def _resample(image: Image.Image, box: Box, px: int, interpolation: str) -> Pixe
 
 
 def _fit(opened: Opened, pre: Preprocessing) -> Pixels:
-    left, top, right, bottom = opened.box
+    return _resample(opened.image, centre_box(opened.box, pre), pre.input_px, pre.interpolation)
+
+
+def centre_box(box: Box, pre: Preprocessing) -> Box:
+    """The part of a picture that fills `box` which `prepare` shows, left, top, right and bottom in px."""
+    left, top, right, bottom = box
     width, height = right - left, bottom - top
     shorter = min(width, height)
     # torchvision's Resize and CenterCrop, to the rounding
     resized_w, resized_h = (max(pre.resize_px, int(pre.resize_px * side / shorter)) for side in (width, height))
     crop_left, crop_top = round((resized_w - pre.input_px) / 2), round((resized_h - pre.input_px) / 2)
     scale_x, scale_y = width / resized_w, height / resized_h
-    box = (
+    return (
         left + crop_left * scale_x,
         top + crop_top * scale_y,
         min(right, left + (crop_left + pre.input_px) * scale_x),
         min(bottom, top + (crop_top + pre.input_px) * scale_y),
     )
-    return _resample(opened.image, box, pre.input_px, pre.interpolation)
 
 
 def _neighbourhood(image: Image.Image, box: Box, px: int) -> tuple[Image.Image, Box]:

@@ -20,16 +20,23 @@ def find(data: str | Path, cache: Path) -> Source:
     Args: cache: where archives are unpacked and data sets are kept.
     Raises: DataError: nothing there, no form of DATA, no photos; archives and downloads that fail.
     """
+    check(data)
     path = Path(data).expanduser()
-    if not os.path.exists(path):  # Path.exists() raises for names that are too long and folders one may not enter
-        if str(data) in named.NAMES:
-            return folders.list_folder(named.fetch(str(data), cache), str(data))
-        raise _missing(path)
+    if not os.path.exists(path):
+        return folders.list_folder(named.fetch(str(data), cache), str(data))
     source = _of_path(path, cache)
     if str(data) in named.NAMES:
         notice = f"reading the {'folder' if os.path.isdir(path) else 'file'} {safe_text(str(path.absolute()))}, not the data set '{data}'"
         return replace(source, notices=(notice, *source.notices))
     return source
+
+
+def check(data: str | Path) -> None:
+    """Whether anything is called `data`, before anything slow starts. Raises: DataError: nothing is; the hint has the nearest name."""
+    path = Path(data).expanduser()
+    # Path.exists() raises for names that are too long and folders one may not enter.
+    if str(data) not in named.NAMES and not os.path.exists(path):
+        raise _missing(path)
 
 
 def _of_path(path: Path, cache: Path) -> Source:

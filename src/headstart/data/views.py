@@ -1,49 +1,16 @@
-"""Seeded views of a photo (augmentation that can be stored and found again), and a fingerprint that tells when two photos look the same."""
-
-import hashlib
-import math
+"""A fingerprint that tells when two photos look the same."""
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from headstart.data.pixels import Pixels, Preprocessing, prepare, resample
-from headstart.errors import ConfigError, did_you_mean
+from headstart.data.augment import augment
+from headstart.data.pixels import Pixels
 
-POLICIES = ("none", "flip", "crop-flip")
-MIN_AREA = 0.35  # of the photo, per crop; torchvision's 0.08 is meant for training from nothing on a million photos
-MAX_STRETCH = 4 / 3  # width to height of a crop, before it is made square
+__all__ = ["augment", "perceptual_hash"]
 
-HASH_BITS = 256
 _STEP = 12  # of 255: a smaller step between neighbouring cells is noise; where photos are re-encoded it comes and goes
 _MIN_STEPS = 8  # fewer, of 256, and the picture is too plain to be told from another plain one
-
-
-def augment(image: Pixels, sha256: str, policy: str, index: int, pre: Preprocessing) -> Pixels:
-    """View number `index` of a photo, uint8 [h, w, 3] -> uint8 [px, px, 3] with px = `pre.input_px`.
-
-    The view follows from the photo's sha256, the policy and the index alone: no seed, no order, no thread changes it.
-
-    Args:
-        image: the decoded photo, or a smaller copy of it.
-        sha256: hex digest of the photo's bytes.
-        policy: "none": the centre view, as `prepare` makes it. "flip": the same, mirrored in every other view. "crop-flip": a crop of
-            35 to 100 % of the area, 3:4 to 4:3, anywhere, mirrored for every other photo and view at random.
-        index: number of the view (>= 0).
-    Raises: ConfigError: an unknown policy.
-    Source: crops as in "Going Deeper with Convolutions" (Szegedy et al. 2015), section 6, with a larger least area.
-    """
-    if policy not in POLICIES:
-        raise ConfigError(f"expected an augmentation of {', '.join(POLICIES)}, found {policy!r}", hint=did_you_mean(policy, POLICIES))
-    if policy == "none":
-        return prepare(image, pre)
-    if policy == "flip":  # two views differ at all; which of them comes first is drawn, so that one view still mirrors half the photos
-        first = _draws(sha256, policy, 0)[0] < 0.5
-        view = prepare(image, pre)
-        return _mirrored(view) if first == (index % 2 == 0) else view
-    draws = _draws(sha256, policy, index)
-    view = _crop(image, draws[1:], pre)
-    return _mirrored(view) if draws[0] < 0.5 else view
 
 
 def perceptual_hash(image: Pixels) -> bytes | None:
@@ -67,22 +34,3 @@ def _steps(grey: Image.Image) -> npt.NDArray[np.bool_]:
     across = np.asarray(grey.resize((17, 8), Image.Resampling.BILINEAR), dtype=np.int16)
     down = np.asarray(grey.resize((8, 17), Image.Resampling.BILINEAR), dtype=np.int16)
     return np.concatenate([(np.diff(across, axis=1) > _STEP).ravel(), (np.diff(down, axis=0) > _STEP).ravel()])
-
-
-def _draws(sha256: str, policy: str, index: int) -> list[float]:
-    """Eight numbers in 0..1, from a hash rather than a generator: NumPy may change its streams, SHA-256 does not."""
-    digest = hashlib.sha256(f"{sha256} {policy} {index}".encode()).digest()
-    return [int.from_bytes(digest[at : at + 4], "big") / 2**32 for at in range(0, 32, 4)]
-
-
-def _crop(image: Pixels, draws: list[float], pre: Preprocessing) -> Pixels:
-    height, width = image.shape[:2]
-    area = (MIN_AREA + (1 - MIN_AREA) * draws[0]) * width * height
-    stretch = math.exp((2 * draws[1] - 1) * math.log(MAX_STRETCH))
-    crop_w, crop_h = min(width, math.sqrt(area * stretch)), min(height, math.sqrt(area / stretch))
-    left, top = draws[2] * (width - crop_w), draws[3] * (height - crop_h)
-    return resample(image, (left, top, min(width, left + crop_w), min(height, top + crop_h)), pre.input_px, pre.interpolation)
-
-
-def _mirrored(view: Pixels) -> Pixels:
-    return np.ascontiguousarray(view[:, ::-1])

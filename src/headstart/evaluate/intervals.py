@@ -87,6 +87,21 @@ def percentile(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.nanquantile(values, [tail, 1 - tail], axis=0).T
 
 
+def mcnemar(only_first: int, only_second: int) -> float:
+    """How often chance alone makes two classifiers that are equally good differ this much or more on the same photos (p-value).
+
+    Args: only_first, only_second: photos that one of the two got right and the other did not (counts).
+
+    Source: McNemar (1947), "Note on the sampling error of the difference between correlated proportions or percentages"; exact, two-sided.
+    """
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    ways = total = 1  # to choose 0 of n; then of 0 to `fewer`
+    for i in range(fewer):
+        ways = ways * (n - i) // (i + 1)
+        total += ways
+    return min(1.0, 2 * total / 2**n) if n else 1.0
+
+
 def photos_to_halve(n: int) -> int:
     """How many more photos would halve an interval measured on `n`: widths shrink as 1 / sqrt(n), so four times as many are needed."""
     return 3 * n

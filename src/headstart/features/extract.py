@@ -5,8 +5,9 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,19 +15,20 @@ import numpy as np
 
 from headstart.backbone.cut import Trunk
 from headstart.data import pixels
+from headstart.data.augment import augment, canonical
 from headstart.data.reading import read_ahead
 from headstart.data.table import Table
-from headstart.data.views import augment
 from headstart.errors import DataError, safe_text
 from headstart.features import engine
 from headstart.features.key import RowKey, Spec
-from headstart.features.store import Overflow, Rows, Space, Store
+from headstart.features.store import INDEX_ROW_BYTES, Overflow, Rows, Space, Store
 from headstart.progress import progress
 
 # Stored pixels keep this much more than the network's input, so that random crops have something to choose from.
 PIXELS_OVER_INPUT = 1.15
 COMMIT_S = 2.0  # what a kill costs at most, in seconds of work
-PIXELS_ASPECT = 4 / 3  # of a usual photo: for estimating bytes before photos are decoded
+PIXELS_ASPECT = 4 / 3  # of a photo whose size nobody knows
+MIRROR = "mirror"  # in place of a policy: the centre view mirrored; what a network with two test views sees
 
 Pixels = np.ndarray  # uint8 [h, w, 3]
 Item = TypeVar("Item")
@@ -46,6 +48,32 @@ class Features:
     """a sentence for the run's record where the engine that was chosen could not do the work"""
 
 
+@dataclass
+class Extractor:
+    """`extract` for one run: its photos, store and engine, and what was done so far.
+
+    in_turn: where several processes run together, lets the first one through before the others: they find its rows in the store.
+    """
+
+    table: Table
+    store: Store
+    choice: engine.Choice
+    passes: list[Features] = field(default_factory=list)
+    in_turn: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def __call__(self, trunk: Trunk, view: int = 0, policy: str = "none", *, photos: np.ndarray | None = None) -> Features:
+        """Rows of all photos of the table, or of those at the indices `photos`, in that order; see `extract`."""
+        table = self.table if photos is None else self.table.subset(photos)
+        with self.in_turn():
+            self.passes.append(extract(trunk, table, self.store, view=view, policy=policy, choice=self.choice))
+        return self.passes[-1]
+
+    def bytes_of(self, trunk: Trunk, views: int = 1, *, photos: np.ndarray | None = None) -> int:
+        """What these rows take in the store; see `bytes_of`."""
+        table = self.table if photos is None else self.table.subset(photos)
+        return bytes_of(trunk, table, self.store, self.choice, views)
+
+
 def extract(
     trunk: Trunk,
     table: Table,
@@ -61,7 +89,7 @@ def extract(
 
     Args:
         view: 0 for the centre view, 1 and more for seeded augmented copies.
-        policy: how augmented copies are made (`data.views.augment`); the centre view needs none.
+        policy: how augmented copies are made (`data.policy`), or MIRROR; the centre view needs none.
         choice: engine, precision and device; by default the fastest at hand.
 
     Returns: rows float16 (float32 where float16 would overflow) [n, *trunk.out_shape], row i = photo i.
@@ -119,13 +147,38 @@ def spec_of(trunk: Trunk, choice: engine.Choice, policy: str) -> Spec:
         weights_sha256=network.weights_sha256,
         cut=trunk.cut,
         stop=network.stop,
-        view_policy=policy,
+        view_policy=policy if policy == MIRROR else canonical(policy),
         dtype="float16",
         engine=choice.name,
         precision=choice.precision,
         row_shape=trunk.out_shape,
         network_args=dict(network.record.model_args),
     )
+
+
+def bytes_of(trunk: Trunk, table: Table, store: Store, choice: engine.Choice, views: int = 1) -> int:
+    """What `views` rows of every photo of `table` take in the store at this trunk's cut, whether they are there already or not."""
+    distinct = {photo.sha256: i for i, photo in enumerate(table.photos)}
+    spec = spec_of(trunk, choice, "none")
+    if store.overflowed(spec):
+        spec = spec.with_dtype("float32")
+    if spec.row_bytes is None:
+        rows = _pixel_bytes(table, distinct.values(), _stored_px(trunk.network.preprocessing))
+    else:
+        rows = len(distinct) * spec.row_bytes
+    return views * (rows + len(distinct) * INDEX_ROW_BYTES)
+
+
+def _pixel_bytes(table: Table, positions: Iterable[int], stored_px: int) -> int:
+    """What these photos take as stored pixels: each in its own size, its shorter side scaled down to `stored_px`."""
+    total = 0.0
+    for position in positions:
+        photo = table.photos[position]
+        shorter, longer = sorted((photo.width, photo.height))
+        if shorter == 0:
+            shorter, longer = stored_px, round(PIXELS_ASPECT * stored_px)
+        total += 3 * shorter * longer * min(1.0, stored_px / shorter) ** 2
+    return round(total)
 
 
 def _stored_px(preprocessing: pixels.Preprocessing) -> int:
@@ -143,7 +196,7 @@ def _fill(
     if not missing:
         return space, 0
     stored_px = _stored_px(trunk.network.preprocessing)
-    store.check_room(spec, len(missing), row_bytes=round(PIXELS_ASPECT * 3 * stored_px**2) if spec.ragged else None)
+    store.check_room(spec, len(missing), row_bytes=_pixel_bytes(table, missing, stored_px) // len(missing) if spec.ragged else None)
     outputs: Iterable[tuple[Sequence[int], np.ndarray | list[np.ndarray]]]
     if trunk.cut == "input":
         outputs = _pixel_rows(table, missing, stored_px)
@@ -169,6 +222,8 @@ def _trunk_rows(
         source = read_unchanged(table.file(position), photo.sha256)
         if view == 0:
             return pixels.load(source, preprocessing)
+        if policy == MIRROR:
+            return np.ascontiguousarray(pixels.load(source, preprocessing)[:, ::-1])
         shorter_px = _stored_px(preprocessing)
         image = pixels.shrink(pixels.decode(source, shorter_px=shorter_px), shorter_px)
         return augment(image, photo.sha256, policy, view, preprocessing)

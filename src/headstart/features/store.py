@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -111,6 +111,21 @@ class Store:
         if given := os.environ.get("HEADSTART_STORE_BUDGET"):
             return parse_bytes(given)
         return min(BUDGET_BYTES, (self._free_bytes() + sum(map(_held_bytes, self._folders()))) // 4)
+
+    def room_bytes(self) -> int:
+        """The most that one run's rows may take in all: the budget, or the free disk and what the store can give back for it."""
+        return min(self.budget_bytes, self._free_bytes() + sum(map(_held_bytes, self._folders())))
+
+    def no_room(self, wanted: Mapping[str, int]) -> StoreError:
+        """The error for a run whose rows do not fit; `wanted`: bytes at each of its cuts."""
+        total, budget, room = sum(wanted.values()), self.budget_bytes, self.room_bytes()
+        each = ", ".join(f"{human_bytes(n_bytes)} at cut {cut}" for cut, n_bytes in wanted.items())
+        needs = f"needs {human_bytes(total)} for its photos ({each})"
+        if budget <= room:
+            hint = f"allow more with HEADSTART_STORE_BUDGET={_suggest(total)}, or use fewer photos"
+            return StoreError(f"this run {needs}, the feature store's budget is {human_bytes(budget)}", hint=hint)
+        hint = "free some space, set HEADSTART_CACHE to a folder on a bigger disk, or use fewer photos"
+        return StoreError(f"this run {needs}, {human_bytes(room)} of disk can be had at {existing_parent(self.root)}", hint=hint)
 
     def space(self, spec: Spec) -> Space:
         """Open a space, creating it where it is new, and making it anew where its files are damaged.

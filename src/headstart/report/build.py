@@ -10,8 +10,11 @@ import jinja2
 from markupsafe import Markup
 
 from headstart.files import atomic_file
-from headstart.report import sections, words
+from headstart.report import sections, training, words
+from headstart.report.augmented import augmented
 from headstart.report.folder import RunFolder, number, pair, read_run, section
+from headstart.report.phases import phase_rows
+from headstart.report.tuning import Story, story
 
 _MOST_CONFUSIONS = 4  # on the first screen
 _MOST_CONFUSIONS_LISTED = 25  # in place of a matrix of very many classes
@@ -60,6 +63,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
     rows = sections.class_rows(folder)
     labels, _ = words.matrix(folder.test)
     status = folder.of("status")
+    told = story(folder.run)
     return {
         "css": Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),
         "title": _title(folder),
@@ -67,7 +71,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "unfinished": None if status in (None, *_DONE) else str(status),
         **_first_screen(folder),
         "confusions": confusions[:_MOST_CONFUSIONS],
-        "next_steps": words.next_steps(folder),
+        "next_steps": words.next_steps(folder, _try_next(told)),
         "facts": sections.facts(folder),
         "rows_shown": rows[: sections.MOST_ROWS_SHOWN],
         "rows_folded": rows[sections.MOST_ROWS_SHOWN :],
@@ -77,8 +81,11 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "heat_map": sections.matrix_picture(folder.test),
         "confusions_listed": confusions[:_MOST_CONFUSIONS_LISTED],
         "n_confusions": len(confusions),
-        "training": sections.training(folder),
-        "trained_in_epochs": sections.has_epochs(folder),
+        "tuning": told,
+        "phase_rows": phase_rows(folder),
+        "curves": training.over_epochs(folder),
+        "strengths": training.over_strengths(folder),
+        "augmented": augmented(folder),
         "reliability": reliability,
         "calibration": words.calibration(folder, mean_confidence),
         "mistakes": sections.mistakes(folder),
@@ -87,6 +94,14 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "notices": [*_notices(folder), *folder.problems],
         **_record(folder),
     }
+
+
+def _try_next(told: Story | None) -> list[Markup]:
+    """What fine-tuning leaves to try, as a step; a trial that paid has no need of one so far up."""
+    if told is None or not told.option or not told.advice.startswith("To try"):
+        return []
+    text = "<a href='#tuning'>{}</a>. {} <code>{}</code>."
+    return [Markup(text).format(told.title, told.advice, told.option)]
 
 
 def _title(folder: RunFolder) -> str:
@@ -118,12 +133,20 @@ def _notices(folder: RunFolder) -> list[str]:
 
 def _record(folder: RunFolder) -> dict[str, Any]:
     """What the run was: configuration, versions, times and the command that repeats it."""
-    command = folder.of("command")
+    command, phases = folder.of("command"), folder.of("config", "phases")
+    config = sections.flat(section(folder.run, "config"))
     return {
         "command": " ".join(map(str, command)) if isinstance(command, list) else command if isinstance(command, str) else None,
-        "config": sections.flat(section(folder.run, "config")),
+        "config": [line for line in config if not line[0].startswith("phases[")],
+        "config_phases": [_of_phase(config, i) for i in range(len(phases))] if isinstance(phases, list) else [],
         "versions": [(key, value) for key in ("headstart", "seed", "commit") for value in [folder.of(key)] if isinstance(value, str | int)]
         + sections.flat(section(folder.run, "versions")),
         "weights_sha256": folder.of("backbone", "weights_sha256"),
         "seconds": [(key, value) for key, text in sections.flat(section(folder.run, "seconds")) if (value := number(text)) is not None],
     }
+
+
+def _of_phase(config: list[tuple[str, str]], i: int) -> list[tuple[str, str]]:
+    """The lines of the flat configuration that belong to phase `i`, without its name before each."""
+    start = f"phases[{i}]."
+    return [(key.removeprefix(start), value) for key, value in config if key.startswith(start)]

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -22,7 +23,7 @@ from headstart.evaluate.calibrate import Bin
 INK, MUTED, LINE, FIRST, SECOND, WASH = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", FIRST: "--good", SECOND: "--bad", WASH: "--wash"}
 _SIZE_INCHES = (5.4, 3.5)
-_PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g}%")
+_PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g}%" if -1e-9 < share < 1 + 1e-9 else "")  # beside 0 and 1 there is only margin
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headstart",  # else every report of the same run would differ
@@ -60,9 +61,18 @@ class Line:
 
 
 def curves(
-    lines: Sequence[Line], *, key: str, alt: str, x_label: str, y_label: str, percent: bool = False, breaks: Sequence[float] = ()
+    lines: Sequence[Line],
+    *,
+    key: str,
+    alt: str,
+    x_label: str,
+    y_label: str,
+    percent: bool = False,
+    log: bool = False,
+    breaks: Sequence[float] = (),
+    reference: tuple[str, float] | None = None,
 ) -> Markup:
-    """Lines over epochs; `breaks` are the places where a new phase begins."""
+    """Lines over epochs; `breaks` are the places where a new phase begins, `reference` a level to compare with and its name."""
     with _figure() as (figure, axes):
         for line in lines:
             values = [float("nan") if value is None else value for value in line.values]
@@ -70,12 +80,28 @@ def curves(
             axes.plot(
                 line.at, values, color=line.colour, linestyle="--" if line.dashed else "-", marker=marker, markersize=3.5, label=line.name
             )
-        for place in breaks:
-            axes.axvline(place, color=MUTED, linewidth=0.8, linestyle=":")
-        axes.set_xlim(0.5, max(max(line.at) for line in lines) + 0.5)
+        if reference is not None:
+            axes.axhline(reference[1], color=MUTED, linewidth=1.2, linestyle="-.", label=reference[0])
+        if log:
+            axes.set_yscale("log")
+        end = max(max(line.at) for line in lines) + 0.5
+        axes.set_xlim(0.5, end)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        _finish(axes, x_label=x_label, y_label=y_label, percent=percent, legend=len(lines) > 1)
+        _mark_phases(axes, breaks, end)
+        _finish(axes, x_label=x_label, y_label=y_label, percent=percent, legend=len(lines) > 1 or reference is not None)
         return _svg(figure, key, alt)
+
+
+def _mark_phases(axes: Any, breaks: Sequence[float], end: float) -> None:
+    """A line where a phase begins, and the number of each at the foot of its part, below the curves."""
+    if not breaks:
+        return
+    axes.margins(y=0.14)
+    for place in breaks:
+        axes.axvline(place, color=MUTED, linewidth=0.8, linestyle=":")
+    for i, (start, stop) in enumerate(pairwise([0.5, *breaks, end]), start=1):
+        middle = (start + stop) / 2
+        axes.text(middle, 0.02, f"{i}", transform=axes.get_xaxis_transform(), ha="center", va="bottom", color=MUTED)
 
 
 def strengths(
@@ -124,14 +150,15 @@ def _finish(axes: Any, *, x_label: str, y_label: str, percent: bool, legend: boo
     axes.set_xlabel(x_label)
     axes.set_title(y_label, loc="left", fontsize=11, color=MUTED, pad=24 if legend else 8)
     axes.grid(visible=False, axis="x")
-    axes.tick_params(length=0, pad=6)
+    axes.tick_params(which="both", length=0, pad=6)
     axes.spines["left"].set_visible(False)
     if percent:
         axes.yaxis.set_major_formatter(_PERCENT)
     if legend:
-        axes.legend(
+        shown = axes.legend(
             loc="lower left", bbox_to_anchor=(0, 0.99), ncols=4, borderaxespad=0, handlelength=1.6, columnspacing=1.4, borderpad=0.3
         )
+        shown.set_in_layout(False)  # else a legend wider than the axes makes them smaller
 
 
 def _svg(figure: Any, key: str, alt: str) -> Markup:

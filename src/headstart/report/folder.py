@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import DataError
+from headstart.data.pixels import Preprocessing
+from headstart.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class RunFolder:
     predictions: Predictions | None
     history: list[dict[str, str]]
     split: dict[str, dict[str, int]]  # split -> label -> photos
+    train_photos: list[tuple[str, str]]  # sha256 and path
     omitted: list[tuple[str, str]]
+    preprocessing: Preprocessing | None  # of the model, where there is one
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -71,6 +74,7 @@ def read_run(path: Path, photos_root: Path | None = None) -> RunFolder:
     problems: list[str] = []
     run = _read_json(path / "run.json", problems)
     root = section(run, "data").get("root")
+    split = list(_records(path / "split.csv", problems))
     return RunFolder(
         path=path,
         photos_root=photos_root if photos_root is not None else Path(root) if isinstance(root, str) and root else None,
@@ -78,8 +82,10 @@ def read_run(path: Path, photos_root: Path | None = None) -> RunFolder:
         metrics=_read_json(path / "metrics.json", problems),
         predictions=_read_predictions(path / "predictions.csv", problems),
         history=list(_records(path / "history.csv", problems)),
-        split=_count_split(path / "split.csv", problems),
+        split=_count_split(split),
+        train_photos=[(row.get("sha256", ""), row.get("path", "")) for row in split if row.get("split") == "train"],
         omitted=[(row.get("path", ""), row.get("reason", "")) for row in _records(path / "omitted.csv", problems)],
+        preprocessing=_preprocessing(path / "model" / "bundle.json"),
         problems=problems,
     )
 
@@ -146,9 +152,17 @@ def _records(path: Path, problems: list[str]) -> Iterator[dict[str, str]]:
         yield dict(zip(header, row, strict=False))
 
 
-def _count_split(path: Path, problems: list[str]) -> dict[str, dict[str, int]]:
+def _preprocessing(path: Path) -> Preprocessing | None:
+    """What the model's own record says; the page does without where it cannot be read."""
+    try:
+        return Preprocessing.from_json(section(_read_json(path, []), "preprocessing"))
+    except ConfigError:
+        return None
+
+
+def _count_split(rows: Iterable[dict[str, str]]) -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = {}
-    for row in _records(path, problems):
+    for row in rows:
         labels = counts.setdefault(row.get("split", ""), {})
         labels[row.get("label", "")] = labels.get(row.get("label", ""), 0) + 1
     return counts

@@ -12,6 +12,7 @@ from headstart.data import pixels
 from headstart.errors import DataError
 
 THUMBNAIL_PX = 160
+_LEAST_VIEW_PX = 96  # JPEG blurs the colours of very small pictures
 
 _RIGHT_RGB = (15, 122, 114)
 _WRONG_RGB = (214, 84, 32)
@@ -25,6 +26,17 @@ def thumbnail(path: Path) -> str | None:
         image = Image.fromarray(pixels.decode(path, shorter_px=THUMBNAIL_PX))
     except (DataError, OSError, ValueError):  # ValueError: a path with a null byte
         return None
+    return _small_jpeg(image)
+
+
+def view_picture(view: NDArray[np.uint8]) -> str:
+    """What the network sees, uint8 [px, px, 3], as a small JPEG; few pixels are shown as the squares they are."""
+    side = view.shape[0]
+    scale = max(1, -(-_LEAST_VIEW_PX // side))
+    return _small_jpeg(Image.fromarray(view.repeat(scale, axis=0).repeat(scale, axis=1)))
+
+
+def _small_jpeg(image: Image.Image) -> str:
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80, optimize=True)

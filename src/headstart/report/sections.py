@@ -1,6 +1,5 @@
 """What each section of the page shows, worked out of a run folder: tables, matrix, charts, pictures."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from headstart.evaluate import calibrate
 from headstart.report import charts, words
 from headstart.report.folder import Predictions, RunFolder, number, pair, section, whole
 from headstart.report.pictures import heat_map, thumbnail
+from headstart.report.tuning import story
 
 MOST_MATRIX_CLASSES = 30
 MOST_MISTAKES = 24
@@ -125,60 +125,6 @@ def matrix_picture(test: dict[str, Any]) -> str | None:
     return heat_map(counts) if len(labels) > MOST_MATRIX_CLASSES else None
 
 
-def training(folder: RunFolder) -> list[Markup]:
-    """Loss and accuracy over epochs, or over the strengths tried where the head was solved and not trained step by step."""
-    if has_epochs(folder):
-        return _over_epochs(folder.history)
-    table = folder.of("head", "oof_table")
-    rows = [row for row in table if isinstance(row, dict)] if isinstance(table, list) else []
-    return _over_strengths(rows, number(folder.of("head", "strength")))
-
-
-def has_epochs(folder: RunFolder) -> bool:
-    """Whether the classifier was trained step by step."""
-    return any(number(row.get(key)) is not None for row in folder.history for key in ("train_loss", "val_loss"))
-
-
-def _over_epochs(history: Sequence[dict[str, str]]) -> list[Markup]:
-    at = list(range(1, len(history) + 1))
-    phases = [row.get("phase", "") for row in history]
-    breaks = [i + 0.5 for i in range(1, len(history)) if phases[i] != phases[i - 1]]
-    drawn = []
-    for key, title in (("loss", "Loss"), ("accuracy", "Accuracy")):
-        lines = [
-            charts.Line("validation photos", at, [number(row.get(f"val_{key}")) for row in history], charts.FIRST),
-            charts.Line("training photos", at, [number(row.get(f"train_{key}")) for row in history], charts.SECOND, dashed=True),
-        ]
-        lines = [line for line in lines if any(value is not None for value in line.values)]
-        if lines:
-            last = ", ".join(f"{line.name} end at {[value for value in line.values if value is not None][-1]:.3g}" for line in lines)
-            alt = f"{title} over {words.count(len(at), 'epoch', 'epochs')}: {last}."
-            percent = key == "accuracy"
-            drawn.append(charts.curves(lines, key=key, alt=alt, x_label="epoch", y_label=title, percent=percent, breaks=breaks))
-    return drawn
-
-
-def _over_strengths(rows: Sequence[dict[str, Any]], chosen: float | None) -> list[Markup]:
-    drawn = []
-    # The choice is made by the log loss that is left after calibration.
-    loss = "calibrated_log_loss" if any("calibrated_log_loss" in row for row in rows) else "log_loss"
-    for key, field, title in (("loss", loss, "Log loss on photos left out"), ("accuracy", "accuracy", "Accuracy on photos left out")):
-        points = sorted(
-            (strength, value)
-            for row in rows
-            if (strength := number(row.get("strength"))) is not None and (value := number(row.get(field))) is not None
-        )
-        if len(points) < 2:
-            continue
-        at, values = [point[0] for point in points], [point[1] for point in points]
-        alt = f"{title} for {len(at)} strengths of the penalty from {at[0]:.3g} to {at[-1]:.3g}: "
-        alt += f"between {min(values):.3g} and {max(values):.3g}."
-        if chosen is not None:
-            alt += f" Chosen: {chosen:.3g}."
-        drawn.append(charts.strengths(at, values, chosen, key=key, alt=alt, y_label=title, percent=field == "accuracy"))
-    return drawn
-
-
 def probabilities(predictions: Predictions | None) -> tuple[Markup | None, float | None]:
     """The reliability diagram and the mean top probability; None where there are no usable predictions."""
     index = {name: i for i, name in enumerate(predictions.classes)} if predictions is not None else {}
@@ -229,9 +175,8 @@ def facts(folder: RunFolder) -> list[tuple[str, str]]:
     computed, reused, seconds = (number(trunk.get(key)) for key in ("rows_computed", "rows_reused", "seconds"))
     if computed is not None:
         took = f"in {seconds:.1f} s" if seconds is not None and computed else ""
-        found.append(
-            ("Trunk pass", _joined(f"{computed:,.0f} rows computed {took}".strip(), f"{reused:,.0f} from the store" if reused else ""))
-        )
+        rows = words.count(int(computed), "row", "rows")
+        found.append(("Trunk pass", _joined(f"{rows} computed {took}".strip(), f"{reused:,.0f} from the store" if reused else "")))
     strength, warmth = number(head.get("strength")), number(head.get("temperature"))
     parts = [
         str(head.get("kind", "")),
@@ -239,6 +184,10 @@ def facts(folder: RunFolder) -> list[tuple[str, str]]:
         f"temperature {warmth:.2f}" if warmth is not None else "",
     ]
     found.append(("Head", _joined(*parts)))
+    if folder.of("config", "test_views") == 2:
+        found.append(("Answers", "mean over the photo and its mirror image"))
+    if (told := story(folder.run)) is not None:
+        found.append(("Fine-tuning", _joined(told.short, *(f"kept: {each.name}" for each in told.scores if each.kept))))
     return [(title, text) for title, text in found if text]
 
 
@@ -252,7 +201,7 @@ def flat(record: Any, prefix: str = "") -> list[tuple[str, str]]:
         return [line for key, value in record.items() for line in flat(value, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(record, list) and any(isinstance(item, dict) for item in record):
         return [line for i, item in enumerate(record) for line in flat(item, f"{prefix}[{i}]")]
-    if isinstance(record, list):
+    if isinstance(record, list) and record:
         return [(prefix, ", ".join(_plain(item) for item in record))]
     return [(prefix, _plain(record))] if prefix else []
 

@@ -2,6 +2,7 @@
 
 import shlex
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,9 +133,9 @@ def matrix(test: dict[str, Any]) -> tuple[list[str], NDArray[np.int64]]:
     return [str(label) for label in labels], found
 
 
-def next_steps(folder: RunFolder) -> list[Markup]:
-    """What to do now, most useful first, at most four; the last always says how to use the classifier."""
-    steps = [*_is_it_any_good(folder), *_look_at_mistakes(folder), *_another_backbone(folder), *_add_photos(folder)]
+def next_steps(folder: RunFolder, more: Sequence[Markup] = ()) -> list[Markup]:
+    """What to do now, most useful first, at most four; the last always says how to use the classifier. `more` comes after the backbone."""
+    steps = [*_is_it_any_good(folder), *_look_at_mistakes(folder), *_another_backbone(folder), *more, *_add_photos(folder)]
     steps += [*_mind_probabilities(folder), *_omitted(folder)]
     use = Markup("Try it on new photos: <code>headstart predict {} photo.jpg --top 3</code>").format(
         visible(shlex.quote(_shown_path(folder.path)))

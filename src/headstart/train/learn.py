@@ -1,6 +1,14 @@
-"""From stored rows to a trained classifier: the head first, then each phase with its cut further toward the input."""
+"""From stored rows to a trained classifier: the head is solved first; then, where phases are given or likely to pay, the network is tuned.
 
-from collections.abc import Callable, Sequence
+Which of the two is kept, or an average of both, val decides.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,216 +17,304 @@ import torch
 from torch import nn
 
 from headstart.backbone import cut as cuts
+from headstart.backbone.cut import HEAD, Tail
 from headstart.backbone.networks import Network
-from headstart.config import Head, Phase
-from headstart.data.table import Table
-from headstart.errors import ConfigError
-from headstart.features.extract import Features
-from headstart.train.head import LinearHead, balanced_weights, solve_linear
-from headstart.train.loop import Epoch, Examples, logits_of, train
+from headstart.config import Phase
+from headstart.data import pixels
+from headstart.data.reading import read_ahead
+from headstart.errors import ConfigError, HeadstartError, StoreError
+from headstart.features.engine import is_out_of_memory
+from headstart.features.extract import MIRROR, read_unchanged
+from headstart.progress import progress, say
+from headstart.train import survey
+from headstart.train.average import ALPHAS, Scored, averaged, can_average, choose, score
+from headstart.train.classifier import Mirrored, linear
+from headstart.train.head import LinearHead, solve_linear
+from headstart.train.loop import Epoch
+from headstart.train.plan import Plan, against, in_favour, plan
+from headstart.train.processes import Processes
+from headstart.train.task import Asked, Memory, Task
+from headstart.train.tune import Place, Tuned, find_places, resolved, run_phases
 
-# From so many val photos on, one half selects the epoch and the other half calibrates; fewer are needed for both.
-HALVE_VAL_FROM = 400
+__all__ = ["Asked", "Learned", "Memory", "Task", "learn"]
 
-Extract = Callable[[cuts.Trunk, int, str], Features]  # trunk, view, policy -> rows of the whole table
+LIVE_BATCH = 32
 
 
 @dataclass(frozen=True)
 class Learned:
     """A trained classifier and what it answered on photos its weights were not fitted to.
 
-    module: uint8 [n, px, px, 3] to logits [n, k]: the published trunk and the trained tail, in eval mode.
+    module: uint8 [n, px, px, 3] to logits [n, k]: the published trunk and the trained tail, in eval mode; with two test views, the
+        mean of the logits of the photo and its mirror image.
+    network: the published network, at the size that `module` takes.
     tail_state: the trained tensors alone, by name.
     held_out: indices into the table of the photos of `logits` [n, k]; they calibrate. For a solved head these are
         out-of-fold answers for train and val; for a trained tail, val photos (`calibrate_on`).
-    facts: what the run's record keeps of it.
+    phases: what was trained after the head was solved, even if it was not kept.
+    facts: what the run's record keeps of the classifier; tuning: of the decision on fine-tuning (docs/formats.md).
     notices: sentences for the report.
     """
 
     module: nn.Module
+    network: Network
     tail_state: dict[str, torch.Tensor]
     held_out: np.ndarray
     logits: np.ndarray
     calibrate_on: np.ndarray
-    history: tuple[Epoch, ...]
     facts: dict[str, Any]
+    history: tuple[Epoch, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    tuning: dict[str, Any] = dataclasses.field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
 
-def learn(
-    network: Network, table: Table, extract: Extract, head: Head, phases: Sequence[Phase], *, seed: int, device: str, precision: str
-) -> Learned:
-    """Train the classifier that `head` and `phases` describe. `table` is split; its test photos are never looked at.
+def learn(task: Task) -> Learned:
+    """Train the classifier that the task asks for. Photos of test are never looked at.
 
     Photos of one group (`table.groups`: duplicates, bursts) stay on one side of every fold.
 
-    Raises: ConfigError: a cut the network does not have, or one that moves away from `input`.
+    Raises:
+        ConfigError: a cut the network does not have, or one that moves away from `input`; training diverged.
+        StoreError: the rows that cannot be done without do not fit the store.
+        HeadstartError: phases that were asked for ran out of memory.
     """
-    check_cuts(network, phases)
-    phases = planned(head, phases)
-    splits = np.array([photo.split for photo in table.photos])
-    if head.kind == "linear" and not phases:
-        return _solved(network, table, np.flatnonzero(splits != "test"), extract, head, seed)
-    return _trained(network, table, splits, extract, head, phases, seed=seed, device=device, precision=precision)
+    given = resolved(task.asked.head, task.asked.phases)
+    left = _left(task)
+    places = find_places(task, given, left.recomputed if given and left is not None else None)  # before anything is computed
+    centre, features = probe_features(task)
+    probe = _solved(task, features)
+    decided = _decide(task, probe, places)
+    if not decided.phases:
+        return dataclasses.replace(probe, tuning=_tuning(task, decided))
+    start = linear(_solve(task, features, task.fit))
+    started = time.monotonic()
+    try:
+        with _memory_told():
+            if not given or decided.recomputed != _reasons(places):  # planned, or another process saw another room in the store
+                places = find_places(task, decided.phases, decided.recomputed)
+            return _better(task, probe, start, centre, decided, places)
+    except HeadstartError as error:
+        # Nobody asked for a planned phase, so it may not cost anybody the run. Of several processes, all fail alike by what was
+        # configured (a rate that diverges); by anything else perhaps one alone, for which the others would wait for ever.
+        if given or (Processes.joined(task.asked.device).n > 1 and not isinstance(error, ConfigError)):
+            raise
+        notice = f"fine-tuning was given up and the head alone kept: {error.message}"
+        tuning = _tuning(task, decided, minutes=(time.monotonic() - started) / 60, given_up=error.message)
+        return dataclasses.replace(probe, tuning=tuning, notices=(notice,))
 
 
-def planned(head: Head, phases: Sequence[Phase]) -> tuple[Phase, ...]:
-    """The phases that are run: dense layers start with one of their own where none is given."""
-    if head.kind == "dense" and (not phases or phases[0].cut != "head"):
-        return (Phase(cut="head", epochs=60, patience=10), *phases)
-    return tuple(phases)
+@contextlib.contextmanager
+def _memory_told() -> Iterator[None]:
+    """Running out of memory as an error for people. Raises: HeadstartError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        hint = "give the phases a smaller batch_size (accumulate makes up for it), a smaller px, or a cut nearer to the head"
+        raise HeadstartError(f"fine-tuning ran out of memory ({type(error).__name__}: {str(error)[:200]})", hint=hint) from error
 
 
-def check_cuts(network: Network, phases: Sequence[Phase]) -> None:
-    """Whether the network can be cut there, in that order. Raises: ConfigError: no such cut, or one that moves away from `input`."""
-    names = cuts.cut_names(network)
-    places = []
-    for phase in phases:
-        cuts.split(network, phase.cut)  # raises for a name that is no cut
-        places.append(names.index(phase.cut))
-    if places != sorted(places, reverse=True):
-        raise ConfigError(
-            f"cuts may only move toward `input` from phase to phase, found {' -> '.join(phase.cut for phase in phases)}",
-            hint=f"the network's order is {', '.join(names)}",
-        )
+def _is_memory(error: MemoryError | RuntimeError) -> bool:
+    return isinstance(error, MemoryError) or is_out_of_memory(error)
 
 
-def _solved(network: Network, table: Table, fit: np.ndarray, extract: Extract, head: Head, seed: int) -> Learned:
+def probe_features(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """The pooled features of every photo, [n, d]: of the centre view, and of the views that the head is solved on.
+
+    With two test views these are the mean over a photo and its mirror image. A linear head's mean answer is its answer to the mean,
+    so a head solved on means is fitted to, and calibrated on, what it will see.
+    """
+    trunk = cuts.Trunk(task.network, HEAD)
+    centre: np.ndarray = task.extract(trunk).rows[:]
+    if task.asked.test_views == 1:
+        return centre, centre
+    mean: np.ndarray = (centre.astype(np.float32) + task.extract(trunk, 1, MIRROR).rows[:].astype(np.float32)) / 2
+    return centre, mean
+
+
+def _solved(task: Task, features: np.ndarray) -> Learned:
     """The linear head, solved to its optimum over train and val; strength and calibration from out-of-fold answers."""
-    trunk, tail = cuts.split(network, "head")
-    features = extract(trunk, 0, "none")
-    solved = _solve(features, table, fit, head, seed)
-    tail = tail.with_head(_linear(solved))
+    fit = np.flatnonzero(task.splits != "test")
+    solved = _solve(task, features, fit)
+    trunk, tail = cuts.split(task.network, HEAD)
+    tail = tail.with_head(linear(solved))
     facts = {
         "kind": "linear",
         "strength": solved.strength,
         "oof_table": solved.oof_table,
         "folds": solved.folds,
-        "class_weights": head.class_weights,
+        "class_weights": task.asked.head.class_weights,
     }
     held_out = fit[solved.oof_index]
-    return Learned(_whole(trunk, tail), _state(tail), held_out, solved.oof_logits, held_out, (), facts)
+    return Learned(_whole(task, trunk, tail), task.network, _state(tail), held_out, solved.oof_logits, held_out, facts)
 
 
-def _trained(
-    network: Network,
-    table: Table,
-    splits: np.ndarray,
-    extract: Extract,
-    head: Head,
-    phases: Sequence[Phase],
-    *,
-    seed: int,
-    device: str,
-    precision: str,
-) -> Learned:
-    """A tail trained by the loop, phase after phase; val selects the epoch and calibrates."""
-    fit, val = np.flatnonzero(splits == "train"), np.flatnonzero(splits == "val")
-    select, calibrate, notices = _halve(val, table)
-    weights = _class_weights(head, table.labels[fit], len(table.classes))
-    trunk, tail = cuts.split(network, "head")
-    features = extract(trunk, 0, "none")
-    if head.kind == "linear":
-        tail = tail.with_head(_linear(_solve(features, table, fit, head, seed)))
-    else:
-        tail = tail.with_head(_dense(features.rows[fit].astype(np.float32), len(table.classes), head, seed))
-    history: list[Epoch] = []
-    for number, phase in enumerate(phases):
-        trunk, published = cuts.split(network, phase.cut, batch_statistics=phase.norm == "batch")
-        tail = _carry_over(tail, published)
-        views = range(1 if phase.cut == "input" else phase.views)
-        rows = [extract(trunk, view, "none" if view == 0 else phase.augment).rows for view in views]
-        recipe = network.preprocessing if phase.cut == "input" else None
-        trained = train(
-            tail,
-            _examples(table, rows, fit),
-            _examples(table, rows[:1], select),
-            phase,
-            seed=seed + number,
-            device=device,
-            precision=precision,
-            preprocessing=recipe,
-            class_weights=weights,
+def _solve(task: Task, features: np.ndarray, photos: np.ndarray) -> LinearHead:
+    labels, groups = task.table.labels[photos], task.table.groups[photos]
+    weights = task.class_weights(photos)
+    return solve_linear(features[photos], labels, task.n_classes, groups=groups, class_weights=weights, seed=task.asked.seed)
+
+
+def _decide(task: Task, probe: Learned, places: Sequence[Place]) -> Plan:
+    """The plan that an interrupted run or the first process left, else a new one, kept at once: a continued run must do what it began."""
+    with task.extract.in_turn():
+        decided = task.memory.recall()
+        if decided is None:
+            decided = with_room(task, _plan(task, probe, places), places)
+            task.memory.note(decided)
+        if sentence := decided.in_words():
+            say(sentence)
+    return decided
+
+
+def _left(task: Task) -> Plan | None:
+    """The plan that an interrupted run left, the same in every process: none of them makes one before all have looked."""
+    with task.extract.in_turn():
+        return task.memory.recall()
+
+
+def _reasons(places: Sequence[Place]) -> tuple[str | None, ...]:
+    return tuple(place.notice for place in places)
+
+
+def with_room(task: Task, made: Plan, places: Sequence[Place]) -> Plan:
+    """The plan, and which of its phases go without stored activations."""
+    if places or not made.phases:
+        return dataclasses.replace(made, recomputed=_reasons(places))
+    try:
+        return dataclasses.replace(made, recomputed=_reasons(find_places(task, made.phases)))
+    except StoreError as error:
+        return dataclasses.replace(made, verdict="not tried", why=(*made.why, error.message), phases=(), recomputed=())
+
+
+def _plan(task: Task, probe: Learned, places: Sequence[Place]) -> Plan:
+    asked, phases = task.asked, tuple(place.phase for place in places)
+    if not asked.phases and asked.head.kind == "dense":
+        return Plan("not tried", ("a dense head was asked for, which is trained on frozen features",), None, phases)
+    if not phases and asked.tune == "never":
+        return Plan("not tried", ())
+    situation = survey.situation_of(task, probe.logits, probe.held_out)
+    doubts = against(situation)
+    verdict, why = ("does not pay", doubts) if doubts else ("pays", in_favour(situation))
+    head_bytes = task.extract.bytes_of(cuts.Trunk(task.network, HEAD), asked.test_views)
+    try:
+        if phases:
+            return Plan(verdict, why, survey.estimate(task, situation, places), phases)
+        return plan(
+            situation,
+            lambda: survey.measure_all(task.network, survey.candidates(task.network), survey.sample_of(task, task.network)),
+            budget_s=asked.budget_s,
+            room_bytes=task.extract.store.room_bytes() - head_bytes,
+            n_rows=len(set(task.table.sha256s)),
+            always=asked.tune == "always",
         )
-        tail, last = trained.tail, phase
-        history += trained.history
-    logits = logits_of(tail, _examples(table, rows[:1], val), last, preprocessing=recipe)
-    facts = {"kind": head.kind, "class_weights": head.class_weights, "phases": [phase.cut for phase in phases]}
-    return Learned(_whole(trunk, tail), _state(tail), val, logits, calibrate, tuple(history), facts, notices)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        return Plan(verdict, why, None, phases) if phases else Plan("not tried", (*why, "timing a trial ran out of memory"))
 
 
-def _halve(val: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Val photos that select the epoch, and those that calibrate: two halves from 400 on, by group, else the same ones."""
-    if len(val) >= HALVE_VAL_FROM:
-        # By content: the group's smallest hash decides, so that neither order nor names matter.
-        smallest = dict(sorted(((table.groups[i], table.photos[i].sha256) for i in val), reverse=True))
-        odd = np.array([int(smallest[table.groups[i]][-1], 16) % 2 == 1 for i in val])
-        return val[odd], val[~odd], ()
-    if len(val) == 0:
-        return val, val, ("no val photos: the last epoch was kept and the probabilities are not calibrated",)
-    both = f"{len(val)} val photos both selected the epoch and calibrated the probabilities"
-    return val, val, (f"{both}; from {HALVE_VAL_FROM} on, each half does one of the two",)
+def _better(task: Task, probe: Learned, start: nn.Linear, centre: np.ndarray, decided: Plan, places: Sequence[Place]) -> Learned:
+    """Run the plan's phases; keep the probe, the tuned network or an average of both, whichever val prefers.
+
+    All of them are asked about centre views, [n, d] at the head: with two test views, too, where each would gain alike.
+    """
+    started = time.monotonic()
+    tuned = run_phases(task, places, start)
+    select, calibrate = task.halves
+    tails: dict[float, Tail] = {1.0: tuned.tail}
+    scored: list[Scored] = []
+    is_tuned = task.asked.head.kind == "linear" or bool(task.asked.phases)  # else the dense head that was asked for, and that is that
+    if len(select) and is_tuned:
+        tails |= _averages(task, tuned, start)
+        with torch.inference_mode():
+            of_probe = start(torch.from_numpy(centre[select].astype(np.float32))).numpy()
+        labels = task.table.labels[select]
+        scored = [score(0.0, of_probe, labels), *(score(a, tuned.behind.logits(tails[a], select), labels) for a in sorted(tails))]
+    kept = choose(scored).alpha if scored else 1.0
+    minutes = (time.monotonic() - started) / 60
+    tuning = _tuning(task, decided, minutes=minutes, scored=scored, kept=kept if is_tuned else 0.0, places=places)
+    notices = tuple(dict.fromkeys(place.notice for place in places if place.notice is not None))
+    common: dict[str, Any] = {"history": tuned.history, "phases": decided.phases, "tuning": tuning}
+    if kept == 0.0:
+        return dataclasses.replace(probe, **common, notices=notices)
+    tail, network = tails[kept], tuned.behind.network
+    module = _whole(task, tuned.behind.trunk, tail)
+    val = task.val
+    logits = tuned.behind.logits(tail, val) if task.asked.test_views == 1 else _live_logits(task, module, network, val)
+    head = task.asked.head
+    kind = "dense" if head.kind == "dense" or any(phase.hidden for phase in decided.phases) else "linear"
+    facts = {"kind": kind, "class_weights": head.class_weights, "phases": [place.cut for place in places]}
+    return Learned(module, network, _state(tail), val, logits, calibrate, facts, **common, notices=(*task.about_val(), *notices))
 
 
-def _solve(features: Features, table: Table, fit: np.ndarray, head: Head, seed: int) -> LinearHead:
-    labels = table.labels[fit]
-    weights = _class_weights(head, labels, len(table.classes))
-    return solve_linear(features.rows[fit], labels, len(table.classes), groups=table.groups[fit], class_weights=weights, seed=seed)
+def _averages(task: Task, tuned: Tuned, start: nn.Linear) -> dict[float, Tail]:
+    """Averages of the probe's and the tuned weights, by their share of the tuned ones.
+
+    Where the head is of another shape, of the weights before and after the last phase, unless that phase began with the new head.
+    """
+    if not task.asked.average:
+        return {}
+    phase = tuned.behind.phase
+    _, published = cuts.split(tuned.behind.network, phase.cut, batch_statistics=phase.norm == "batch")
+    starts = (published.with_head(start), tuned.before)
+    before = next((tail for tail in starts if tail is not None and can_average(tail, tuned.tail)), None)
+    return {} if before is None else {alpha: averaged(before, tuned.tail, alpha) for alpha in ALPHAS}
 
 
-def _class_weights(head: Head, labels: np.ndarray, n_classes: int) -> np.ndarray | None:
-    return balanced_weights(labels, n_classes) if head.class_weights == "balanced" else None
+def _tuning(
+    task: Task,
+    plan: Plan,
+    *,
+    minutes: float = 0.0,
+    scored: Sequence[Scored] = (),
+    kept: float = 0.0,
+    places: Sequence[Place] = (),
+    given_up: str | None = None,
+) -> dict[str, Any]:
+    """What run.json tells of fine-tuning (docs/formats.md)."""
+    by_alpha = {one.alpha: one.to_json() for one in scored}
+    between = {alpha: one for alpha, one in by_alpha.items() if 0 < alpha < 1}
+    shown = kept if kept in between else min(between, key=lambda alpha: between[alpha]["val_loss"], default=None)
+    return {
+        "verdict": plan.verdict,
+        "why": list(plan.why),
+        "estimate_minutes": plan.estimate_minutes,
+        "minutes": round(minutes, 3),
+        "n_val": len(task.halves[0]),
+        "probe": by_alpha.get(0.0),
+        "tuned": by_alpha.get(1.0),
+        "averaged": None if shown is None else between[shown],
+        "average": kept if kept in between else None,
+        "kept": {0.0: "probe", 1.0: "tuned"}.get(kept, "average"),
+        "given_up": given_up,
+        "hindsight": None if not scored else "paid" if kept > 0 else "did not pay",
+        "phases": [place.to_json() for place in places],
+    }
 
 
-def _linear(solved: LinearHead) -> nn.Linear:
-    layer = nn.Linear(*solved.weight.shape)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(solved.weight.T.copy()))
-        layer.bias.copy_(torch.from_numpy(solved.bias))
-    return layer
+def _live_logits(task: Task, module: nn.Module, network: Network, photos: np.ndarray) -> np.ndarray:
+    """What the whole network says of these photos, read from their files, float32 [n, k]."""
+    table, place = task.table, torch.device(task.asked.device)
+    module = copy.deepcopy(module).to(place)
+
+    def read(i: int) -> pixels.Pixels:
+        return pixels.load(read_unchanged(table.file(i), table.photos[i].sha256), network.preprocessing)
+
+    images = read_ahead(read, photos.tolist(), threads=2, ahead=2 * LIVE_BATCH)
+    found = []
+    with torch.inference_mode(), progress("Calibrating", len(photos)) as advance:
+        while batch := list(itertools.islice(images, LIVE_BATCH)):
+            found.append(module(torch.from_numpy(np.stack(batch)).to(place)).float().cpu().numpy())
+            advance(len(batch))
+    return np.concatenate(found) if found else np.zeros((0, task.n_classes), np.float32)
 
 
-class Standardise(nn.Module):
-    """Features less their mean, over their standard deviation: what the training rows showed, fixed."""
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, rows: np.ndarray) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.from_numpy(rows.mean(0)))
-        self.register_buffer("std", torch.from_numpy(np.maximum(rows.std(0), 1e-6)))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (x - self.mean) / self.std
-
-
-def _dense(rows: np.ndarray, n_classes: int, head: Head, seed: int) -> nn.Sequential:
-    """Hidden layers with ReLU and dropout over standardised features (rows float32 [n, d] give mean and deviation)."""
-    torch.manual_seed(seed)
-    layers: list[nn.Module] = [Standardise(rows)]
-    width = rows.shape[1]
-    for units in head.hidden:
-        layers += [nn.Linear(width, units), nn.ReLU(), nn.Dropout(head.dropout)]
-        width = units
-    return nn.Sequential(*layers, nn.Linear(width, n_classes))
-
-
-def _carry_over(trained: cuts.Tail, published: cuts.Tail) -> cuts.Tail:
-    """The tail of the new cut: what was trained so far, behind the published stages that join it."""
-    tail = published.with_head(trained.classifier)
-    loaded = tail.load_state_dict(trained.state_dict(), strict=False)
-    assert not loaded.unexpected_keys, f"trained tensors without a place at the new cut: {loaded.unexpected_keys}"
-    return tail
-
-
-def _examples(table: Table, rows: Sequence[Any], indices: np.ndarray) -> Examples:
-    photos = table.photos
-    return Examples(tuple(rows), indices, table.labels[indices], tuple(photos[i].sha256 for i in indices))
-
-
-def _whole(trunk: cuts.Trunk, tail: nn.Module) -> nn.Module:
-    return nn.Sequential(trunk, tail).eval()
+def _whole(task: Task, trunk: cuts.Trunk, tail: Tail) -> nn.Module:
+    whole = nn.Sequential(trunk, tail)
+    return (whole if task.asked.test_views == 1 else Mirrored(whole)).eval()
 
 
 def _state(tail: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,74 +1,32 @@
 """The one training loop: a tail over stored rows, whatever the cut.
 
 Head only, the top stages, everything: the same call with another tail and another store. At cut `input` the rows are
-pixels, prepared on the fly; at every other cut they are activations, used as they are.
+pixels, prepared on the fly; at every other cut they are activations, used as they are, or computed anew from pixels by `front`.
 """
 
+import contextlib
 import copy
-import itertools
-import math
+import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch import nn
 
-from headstart.backbone.cut import Tail
+from headstart.backbone.cut import Tail, Trunk
 from headstart.config import Phase
-from headstart.data.pixels import Preprocessing, prepare
-from headstart.data.reading import read_ahead
-from headstart.data.views import augment
-from headstart.errors import ConfigError
-from headstart.features.store import Rows
-from headstart.progress import progress
-from headstart.train.optim import optimiser, rate_schedule
+from headstart.data.pixels import Preprocessing
+from headstart.progress import progress, quiet
+from headstart.train.batches import Examples, Feed
+from headstart.train.checkpoint import Checkpoint, fingerprint
+from headstart.train.processes import Processes
+from headstart.train.tally import Tally, answer, tally_of
+from headstart.train.training import Epoch, Trained, Training
 
-READ_AHEAD = 4  # batches gathered from the store (or decoded and augmented) while the tail computes
+__all__ = ["Epoch", "Examples", "Tally", "Trained", "logits_of", "train", "validate"]
 
-
-@dataclass(frozen=True)
-class Examples:
-    """Stored rows with their labels.
-
-    views: the same photos seen in one or more ways. An epoch draws one view of each photo.
-    at: int64 [n], where each example lies in every one of `views`.
-    labels: int64 [n], the index of each example's class.
-    sha256s: [n] of the photos; with it, augmentation is a function of the photo.
-    """
-
-    views: tuple[Rows, ...]
-    at: np.ndarray
-    labels: np.ndarray
-    sha256s: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of history.csv. Losses are mean cross-entropy in nats; accuracies 0 to 1; val fields None without val photos."""
-
-    phase: str
-    epoch: int
-    rate: float
-    train_loss: float
-    train_accuracy: float
-    val_loss: float | None
-    val_accuracy: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained tail, in eval mode, with the weights of its best epoch on val."""
-
-    tail: Tail
-    history: tuple[Epoch, ...]
-    best_epoch: int
+LONG_S = 2.0  # answers that take longer show their progress
 
 
 def train(
@@ -82,169 +40,105 @@ def train(
     precision: str = "fp32",
     preprocessing: Preprocessing | None = None,
     class_weights: np.ndarray | None = None,
+    front: Trunk | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Trained:
     """Train every parameter of `tail` that requires a gradient, on rows of the store.
 
+    Where `accelerate launch` started several processes, each takes a part of every batch, and all end with the same tail. Only the
+    first one writes, shows progress and calls `on_epoch`.
+
     Args:
-        tail: rows [n, ...] to logits [n, k]. It is copied; the one given stays as it is.
+        tail: rows [n, ...] to logits [n, k]. It is copied; the one given stays as it is. Several processes all start from the first one's.
         examples: what to train on; val: what selects the epoch (may be empty: then the last epoch is kept).
-        seed: order of the rows, dropout and augmentation follow from it.
-        precision: "fp32", or "bf16" for autocast.
+        seed: order of the rows, dropout and augmentation follow from it, the epoch and the step.
+        precision: "fp32", or "bf16" for autocast; the phase's own goes first.
         preprocessing: for rows that are pixels: how a network's input is made of them.
         class_weights: float [k], each class's weight in the loss; None for 1.
+        front: for rows that are pixels and a tail that is not cut at `input`: the trunk that computes the tail's rows, each time anew.
+        checkpoint: a file kept up to date after every epoch (shorter epochs: every second). Where it holds this very training, that
+            goes on from there and ends as it would have without a break: bit by bit on a CPU in fp32.
+        on_epoch: told of each epoch that this call computes.
 
     Returns: the tail of the epoch with the lowest val loss, and the history of all epochs run.
-    Raises: ConfigError: training diverged: a loss or a weight is not finite any more.
+    Raises: ConfigError: training diverged: a loss or a weight is not finite any more; cutmix of rows that are no pixels; dropout for a
+        head without dropout layers.
     """
-    # Device and precision are this call's own: Accelerate's hold for the whole process. After a call on the CPU it would stay there
-    # without a word, after one on a GPU it would refuse the CPU, and it offers no way to reset that.
-    accelerator = Accelerator(device_placement=False)
-    place = torch.device(device)
-    autocast = torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16")
-    torch.manual_seed(seed)
-    n_steps = phase.epochs * len(_slices(len(examples), phase))
-    tail = copy.deepcopy(tail).to(place).train()
-    optimizer = optimiser(tail, phase)
-    schedule = rate_schedule(optimizer, phase, n_steps)
-    tail, optimizer = accelerator.prepare(tail, optimizer)
-    weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32, device=place)
-    loss_of = nn.CrossEntropyLoss(weight=weights, label_smoothing=phase.label_smoothing)
-    history: list[Epoch] = []
-    best_loss, best_epoch, best_state = float("inf"), 0, tail.state_dict()
-    with progress(f"Training from {phase.cut}", phase.epochs * len(examples), "rows") as advance:
-        for epoch in range(1, phase.epochs + 1):
-            started, rate = time.monotonic(), float(schedule.get_last_lr()[0])
-            tally = Tally()
-            for x, y in _batches(examples, phase, seed=seed, epoch=epoch, preprocessing=preprocessing):
-                x, y = x.to(place), y.to(place)
-                with autocast:
-                    logits = tail(x)
-                logits = logits.float()
-                loss = loss_of(logits, y)
-                if not math.isfinite(float(loss.detach())):
-                    raise _diverged(phase, epoch)
-                accelerator.backward(loss)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad()
-                tally.add(logits.detach(), y)
-                advance(len(y))
-            val_tally = validate(tail, val, phase, place, preprocessing)
-            if not (math.isfinite(val_tally.loss) and all(bool(weight.isfinite().all()) for weight in tail.parameters())):
-                raise _diverged(phase, epoch)  # in the epoch's last step, whose outcome no training loss has seen
-            seconds = time.monotonic() - started
-            history.append(Epoch(phase.cut, epoch, rate, tally.loss, tally.accuracy, *val_tally.as_optional(), seconds))
-            selecting_loss = val_tally.loss if len(val) else -float(epoch)
-            if selecting_loss < best_loss:
-                best_loss, best_epoch, best_state = selecting_loss, epoch, copy.deepcopy(tail.state_dict())
-            elif epoch - best_epoch >= phase.patience:
-                break
-    tail = accelerator.unwrap_model(tail)
-    tail.load_state_dict(best_state)
-    return Trained(tail.eval().cpu(), tuple(history), best_epoch)
+    processes = Processes.joined(device)
+    if phase.precision != "run":
+        precision = phase.precision
+    tail = _as_in_the_first(tail, processes)
+    feed = Feed(examples, phase, processes, seed, preprocessing, class_weights)
+    training = Training(tail, feed, dataclasses.replace(feed, examples=val, seed=None), front=front, precision=precision)
+    file = None
+    if checkpoint is not None:
+        file = Checkpoint(checkpoint, fingerprint(tail, feed, training.val, phase, precision=precision))
+        training.go_on_from(file.read())
+    description, total, done = f"Training from {phase.cut}", phase.epochs * len(examples), len(training.history) * len(examples)
+    with quiet() if processes.rank else contextlib.nullcontext(), progress(description, total, "images", done=done) as advance:
+        while not training.is_done:
+            training.run_epoch(advance)
+            if file is not None and processes.rank == 0 and (file.is_due or training.is_done):
+                file.write(training.snapshot())
+            if on_epoch is not None and processes.rank == 0:  # after the file is written, so that whatever happens there costs nothing
+                on_epoch(training.history[-1])
+    return training.result()
+
+
+def validate(
+    tail: Tail,
+    val: Examples,
+    phase: Phase,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    preprocessing: Preprocessing | None = None,
+    front: Trunk | None = None,
+) -> Tally:
+    """Loss and accuracy of `tail`, which is on `device`, on `val` in the centre view; arguments as in `train`."""
+    return tally_of(tail, Feed(val, phase, Processes.joined(device), preprocessing=preprocessing), front, precision)
 
 
 @torch.inference_mode()
-def validate(tail: nn.Module, val: Examples, phase: Phase, device: torch.device, preprocessing: Preprocessing | None) -> "Tally":
-    """Loss and accuracy on `val`, centre view, in eval mode; the tail is back in train mode afterwards."""
-    tail.eval()
-    tally = Tally()
-    for x, y in _batches(val, phase, seed=None, epoch=0, preprocessing=preprocessing):
-        tally.add(tail(x.to(device)).float(), y.to(device))
-    tail.train()
-    return tally
+def logits_of(
+    tail: Tail,
+    examples: Examples,
+    phase: Phase,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    preprocessing: Preprocessing | None = None,
+    front: Trunk | None = None,
+) -> np.ndarray:
+    """The logits of every row, float32 [n, k], centre view, in the order of `examples`; n may be 0.
 
+    Each of several processes computes all of them. `tail` and `front` are on the CPU and stay there.
 
-@torch.inference_mode()
-def logits_of(tail: Tail, examples: Examples, phase: Phase, *, preprocessing: Preprocessing | None = None) -> np.ndarray:
-    """The logits of every row, float32 [n, k], centre view, in the order of `examples`; n may be 0."""
-    tail = tail.eval()
-    if not len(examples):  # k is the classifier's to say, and a head's layers take no rows where a body may not
+    Args: precision: "fp32", or "bf16" for autocast, whatever the phase was trained in. front: as in `train`.
+    """
+    tail, n = tail.eval(), len(examples)
+    if not n:  # k is the classifier's to say, and a head's layers take no rows where a body may not
         return tail.classifier(torch.zeros(0, tail.d_features)).float().numpy()  # type: ignore[no-any-return]
-    batches = _batches(examples, phase, seed=None, epoch=0, preprocessing=preprocessing)
-    return np.concatenate([tail(x).float().cpu().numpy() for x, _ in batches])
+    processes = Processes.joined(device)
+    place, found, advance, started = processes.device, list[np.ndarray](), None, time.monotonic()
+    if place.type != "cpu":
+        tail, front = copy.deepcopy(tail).to(place), None if front is None else copy.deepcopy(front).to(place)
+    with quiet() if processes.rank else contextlib.nullcontext(), contextlib.ExitStack() as bar:
+        for batch in Feed(examples, phase, Processes(str(place)), preprocessing=preprocessing).batches():
+            found.append(answer(tail, batch.x.to(place), front, precision).cpu().numpy())
+            if advance is not None:
+                advance(batch.n_rows)
+            elif time.monotonic() - started > LONG_S:
+                advance = bar.enter_context(progress("Computing answers", n, "images", done=sum(map(len, found))))
+    return np.concatenate(found)
 
 
-def _diverged(phase: Phase, epoch: int) -> ConfigError:
-    return ConfigError(f"training diverged in epoch {epoch} of phase '{phase.cut}' at rate {phase.rate:g}", hint="use a lower rate")
-
-
-class Tally:
-    """Running mean of loss and accuracy over batches; unweighted and unsmoothed, so that train and val compare."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self._loss = self._right = 0.0
-
-    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Count a batch: logits float [n, k], labels int64 [n]."""
-        self.n += len(labels)
-        self._loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
-        self._right += float((logits.argmax(1) == labels).sum())
-
-    @property
-    def loss(self) -> float:
-        return self._loss / max(1, self.n)
-
-    @property
-    def accuracy(self) -> float:
-        return self._right / max(1, self.n)
-
-    def as_optional(self) -> tuple[float | None, float | None]:
-        """Loss and accuracy, None where nothing was counted."""
-        return (self.loss, self.accuracy) if self.n else (None, None)
-
-
-def _slices(n: int, phase: Phase) -> list[slice]:
-    """The rows of each batch of an epoch over `n` rows, as places in the epoch's order."""
-    starts = list(range(0, n, phase.batch_size))
-    # Batch norm refuses a single row where the maps are 1 x 1, and its statistics would mean little elsewhere: a last batch of one row
-    # joins the batch before it. Where statistics are the published ones, one row is a batch like any other.
-    if phase.norm == "batch" and len(starts) > 1 and n - starts[-1] == 1:
-        del starts[-1]
-    return [slice(*bounds) for bounds in itertools.pairwise([*starts, n])]
-
-
-def _batches(
-    examples: Examples, phase: Phase, *, seed: int | None, epoch: int, preprocessing: Preprocessing | None
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of one epoch, read ahead in a thread. `seed` None: in order, centre view (val); else shuffled."""
-    n = len(examples)
-    order, view_of = np.arange(n), np.zeros(n, np.int64)
-    if seed is not None:
-        rng = np.random.default_rng([seed, epoch])
-        order, view_of = rng.permutation(n), rng.integers(len(examples.views), size=n)
-    read = _reader(examples, phase.augment if seed is not None else "none", epoch, preprocessing)
-
-    def load(places: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        some = order[places]
-        return torch.from_numpy(read(some, view_of[some])), torch.from_numpy(examples.labels[some])
-
-    yield from read_ahead(load, _slices(n, phase), threads=2, ahead=READ_AHEAD)
-
-
-def _reader(
-    examples: Examples, policy: str, epoch: int, preprocessing: Preprocessing | None
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """How rows become a batch: pixels are prepared or augmented; activations are taken as they are."""
-
-    def activations(some: np.ndarray, view_of: np.ndarray) -> np.ndarray:
-        rows = examples.at[some]
-        batch: np.ndarray = examples.views[0][rows]
-        for view in range(1, len(examples.views)):
-            if (mine := view_of == view).any():
-                batch[mine] = examples.views[view][rows[mine]]
-        return batch.astype(np.float32)
-
-    if preprocessing is None:
-        return activations
-    recipe = preprocessing
-
-    def pictures(some: np.ndarray, view_of: np.ndarray) -> np.ndarray:
-        images = examples.views[0][examples.at[some]]
-        if policy == "none":
-            return np.stack([prepare(image, recipe) for image in images])
-        drawn = zip(images, some, strict=True)
-        return np.stack([augment(image, examples.sha256s[i], policy, epoch, recipe) for image, i in drawn])
-
-    return pictures
+def _as_in_the_first(tail: Tail, processes: Processes) -> Tail:
+    """A tail with the first process's weights: what others solved or drew for themselves may differ, if only by rounding."""
+    if processes.n == 1:
+        return tail
+    tail = copy.deepcopy(tail)
+    for tensor in tail.state_dict().values():
+        tensor.copy_(processes.first(tensor))
+    return tail

@@ -1,0 +1,153 @@
+"""What a plan is made from: what the photos and the probe say, and what training costs on this machine."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from headstart.backbone import cut as cuts
+from headstart.backbone.graph import is_norm
+from headstart.backbone.networks import Network
+from headstart.data import pixels
+from headstart.features.extract import read_unchanged
+from headstart.train.plan import DEPTHS, Cost, Situation, seconds_of
+from headstart.train.task import Task
+from headstart.train.tune import Place
+
+MEASURE_S = 5.0
+MEASURE_PHOTOS = 8
+LONG_S = 0.5  # two calls that take longer together are measure enough
+TRUNK_PHOTOS = 32  # a trunk pass over fewer says little about its speed
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What `measure` works on.
+
+    images: uint8 [m, px, px, 3], real photos.
+    load_s: seconds it took to read a photo.
+    trunk_s: seconds a photo that the trunk pass up to `head` took, where it ran.
+    """
+
+    images: np.ndarray
+    load_s: float
+    trunk_s: float | None
+    n_classes: int
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+def situation_of(task: Task, logits: np.ndarray, photos: np.ndarray) -> Situation:
+    """The situation after the probe.
+
+    Args: logits [n, k]: what the probe said of `photos`, not having seen them.
+    """
+    counts = np.bincount(task.table.labels[task.fit], minlength=task.n_classes)
+    sides = [min(photo.width, photo.height) for photo in task.table.photos]
+    return Situation(
+        n_train=len(task.fit),
+        n_select=len(task.halves[0]),
+        n_classes=task.n_classes,
+        per_class=int(np.median(counts)),
+        fewest=int(counts.min()),
+        n_right=int((logits.argmax(1) == task.table.labels[photos]).sum()),
+        n_answered=len(photos),
+        photo_px=int(np.median(sides)),
+        input_px=task.network.preprocessing.input_px,
+        norm=_norm_of(task.network),
+    )
+
+
+def candidates(network: Network) -> list[str]:
+    """The cuts that are tried, nearest to the head first: before the top quarter, the top half, and all of the network's stages."""
+    names = cuts.cut_names(network)[:-1]  # tails of 1, 2, ... stages begin at the last, last but one, ... of these
+    n = len(names) - 1
+    return list(dict.fromkeys(names[-1 - max(1, round(share * n))] for share, _ in DEPTHS)) if n else []
+
+
+def measure(network: Network, cut: str, sample: Sample) -> Cost:
+    """Time real steps behind `cut` on the sample's photos."""
+    place = torch.device(sample.device)
+    trunk, tail = cuts.split(network, cut)
+    trunk, tail = trunk.to(place), tail.with_head(sample.n_classes).to(place)
+    x = torch.from_numpy(sample.images).to(place)
+    labels = torch.zeros(len(x), dtype=torch.int64, device=place)
+    optimiser = torch.optim.AdamW([weight for weight in tail.parameters() if weight.requires_grad], lr=0.0, weight_decay=0.0)
+    autocast = torch.autocast(place.type, torch.bfloat16, enabled=sample.precision == "bf16")
+    rows = trunk(x)
+
+    def live() -> None:
+        with autocast:
+            trunk(x)
+
+    def answer() -> None:
+        with torch.inference_mode(), autocast:
+            tail.eval()(rows)
+
+    def step() -> None:
+        with autocast:
+            logits = tail.train()(rows)
+        nn.functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        optimiser.zero_grad()
+
+    is_pixels = trunk.cut == cuts.INPUT
+    live_s, forward_s, step_s = (0.0 if work is live and is_pixels else _timed(work, place) / len(x) for work in (live, answer, step))
+    trunk_s = sample.load_s + live_s if sample.trunk_s is None else sample.trunk_s
+    return Cost(trunk.cut, sample.load_s, trunk_s, live_s, step_s, forward_s, rows[0].numel() * (1 if is_pixels else 2))
+
+
+def measure_all(network: Network, cut_names: Sequence[str], sample: Sample) -> list[Cost]:
+    """The costs at several cuts, the one nearest to the head first; later ones are left out where MEASURE_S might not be enough."""
+    started, found = time.monotonic(), list[Cost]()
+    for name in cut_names:
+        if found and 3 * (time.monotonic() - started) > MEASURE_S:  # the next one takes at least as long as those so far
+            break
+        found.append(measure(network, name, sample))
+    return found
+
+
+def _norm_of(network: Network) -> str:
+    """Kind of the network's norms: `batch` (also where they were folded away) or `layer`."""
+    norms = [module for module in network.module.modules() if is_norm(module)]
+    return "layer" if norms and not any(isinstance(module, nn.modules.batchnorm._NormBase) for module in norms) else "batch"
+
+
+def _timed(work: Callable[[], None], place: torch.device) -> float:
+    """Seconds of one call, after one to warm up; the faster of two where they are short."""
+    took = []
+    for _ in range(3):
+        started = time.monotonic()
+        work()
+        if place.type != "cpu":  # else the clock would stop before the work does
+            torch.accelerator.synchronize(place)
+        took.append(time.monotonic() - started)
+        if len(took) == 2 and sum(took) > LONG_S:
+            break
+    return min(took)
+
+
+def sample_of(task: Task, network: Network) -> Sample:
+    """A few training photos, read the way a run reads them."""
+    some = task.fit[:: max(1, len(task.fit) // MEASURE_PHOTOS)][:MEASURE_PHOTOS]
+    started = time.monotonic()
+    images = [pixels.load(read_unchanged(task.table.file(i), task.table.photos[i].sha256), network.preprocessing) for i in some]
+    load_s = (time.monotonic() - started) / len(images)
+    ran = [one for one in task.extract.passes if one.n_computed >= TRUNK_PHOTOS]
+    trunk_s = ran[0].seconds / ran[0].n_computed if ran else None
+    return Sample(np.stack(images), load_s, trunk_s, task.n_classes, task.asked.device, task.asked.precision)
+
+
+def estimate(task: Task, situation: Situation, places: Sequence[Place]) -> float | None:
+    """Minutes that given phases will take at most, before early stopping; None where measuring alone would take long."""
+    started, seconds = time.monotonic(), 0.0
+    for place in places:
+        if 2 * (time.monotonic() - started) > MEASURE_S:
+            return None
+        cost, phase = measure(place.network, place.cut, sample_of(task, place.network)), place.phase
+        n_rows, stored = len(set(task.table.sha256s)), not place.recomputed
+        seconds += seconds_of(cost, situation, phase.epochs, phase.views, n_rows=n_rows, stored=stored)
+    return seconds / 60

@@ -1,0 +1,137 @@
+"""Plain values (of TOML, JSON) into frozen dataclasses, and every problem of theirs in one error."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from headstart.errors import ConfigError, did_you_mean
+
+
+class Table(Protocol):
+    """A dataclass of keys."""
+
+    def problems(self) -> list[str]:
+        """Keys that are in order one by one and do not go together."""
+        ...
+
+
+T = TypeVar("T", bound=Table)
+
+
+def key(
+    default: Any, help: str, *, least: float | None = None, most: float | None = None, check: Callable[[str], object] | None = None
+) -> Any:
+    """A dataclass field with its meaning; for numbers and lists of them, the range of each; for text, what refuses it."""
+    return dataclasses.field(default=default, metadata={"help": help, "least": least, "most": most, "check": check})
+
+
+def true_of(*claims: tuple[bool, str]) -> list[str]:
+    """The texts of the claims that hold."""
+    return [text for holds, text in claims if holds]
+
+
+def build(kind: type[T], value: Any, where: str) -> T:
+    """Turn plain `value` into the dataclass `kind`, checking names, types, ranges and, by its `problems()`, what goes together.
+
+    Args: where: the table's place, for messages: "", or such as `phases.0.`
+    Raises: ConfigError: all problems in one text.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"expected a table of keys for {where or 'the configuration'}, found {value!r}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    problems: list[str] = []
+    hint: str | None = None
+    made: dict[str, Any] = {}
+    for name, given in value.items():
+        if name not in fields:
+            hint = hint if hint is not None else did_you_mean(name, fields)
+            problems.append(f"unknown key '{where}{name}' (known: {', '.join(fields)})")
+            continue
+        try:
+            made[name] = _convert(hints[name], given, f"{where}{name}")
+            _check_value(made[name], fields[name].metadata, f"{where}{name}")
+        except ConfigError as error:
+            problems.append(error.message)
+            hint = hint if hint is not None else error.hint
+    if problems:
+        raise ConfigError("; ".join(problems), hint=hint)
+    built = kind(**made)
+    if problems := built.problems():
+        place = f"{where[:-1]}: " if where else ""
+        raise ConfigError("; ".join(f"{place}{problem}" for problem in problems))
+    return built
+
+
+def _check_value(value: Any, metadata: Mapping[str, Any], where: str) -> None:
+    """Whether a value of the right type is in its range, or is text that its key can use. Raises: ConfigError."""
+    least, most, check = metadata["least"], metadata["most"], metadata["check"]
+    if check is not None:
+        try:
+            check(value)
+        except ConfigError as error:
+            raise ConfigError(f"'{where}': {error.message}", hint=error.hint) from None
+    if value is None or (least is None and most is None):
+        return
+    if isinstance(value, tuple):
+        for i, item in enumerate(value):
+            _check_value(item, metadata, f"{where}.{i}")
+        return
+    if (least is not None and value < least) or (most is not None and value > most):
+        expected = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ConfigError(f"expected {expected} for '{where}', found {value}")
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """`value` as `kind`: a dataclass, Literal, tuple, union with None, or a plain type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return build(typing.cast("type[Any]", kind), value, f"{where}.")
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(
+                f"expected {' or '.join(map(str, arguments))} for '{where}', found {value!r}", hint=did_you_mean(str(value), arguments)
+            )
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"expected a list for '{where}', found {value!r}")
+        return _convert_list(arguments[0], value, where)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _convert(arguments[0], value, where)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _finite(value, where)
+    if kind is str and isinstance(value, Path):
+        return str(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"expected {kind.__name__} for '{where}', found {value!r}")
+    return value
+
+
+def _convert_list(kind: Any, values: Sequence[Any], where: str) -> tuple[Any, ...]:
+    """Each of `values` as `kind`; the problems of all in one error."""
+    made, errors = [], []
+    for i, item in enumerate(values):
+        try:
+            made.append(_convert(kind, item, f"{where}.{i}"))
+        except ConfigError as error:
+            errors.append(error)
+    if errors:
+        hint = next((error.hint for error in errors if error.hint is not None), None)
+        raise ConfigError("; ".join(error.message for error in errors), hint=hint)
+    return tuple(made)
+
+
+def _finite(value: float, where: str) -> float:
+    """NaN passes every comparison with a range, and nothing here means infinity."""
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise ConfigError(f"expected a finite number for '{where}', found {number}")
+    return number
