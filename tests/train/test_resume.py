@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,13 +48,17 @@ def _same(a: Trained, b: Trained) -> bool:
 
 @functools.cache
 def _whole(phase: Phase) -> Trained:
-    """The training that was never stopped, on one thread like those in processes of their own: more of them may round otherwise."""
+    """The training that was never stopped."""
+    return train_tiny(phase)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in the processes that are killed: more threads may round otherwise."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        return train_tiny(phase)
-    finally:
-        torch.set_num_threads(before)
+    yield
+    torch.set_num_threads(before)
 
 
 JUMPY = Phase(cut="a", epochs=8, rate=1.0, batch_size=16, schedule="constant", warm_up=0.0, patience=8, optimiser="sgd")  # far too fast
