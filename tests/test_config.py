@@ -103,7 +103,7 @@ def test_keys_that_do_not_go_together_are_refused(overrides: str, match: str) ->
     ],
 )
 def test_keys_that_go_together_are_taken(overrides: str) -> None:
-    config.load(None, overrides.split())
+    assert config.load(None, overrides.split()) != config.load(None)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from headstart.data.augment import augment
 from headstart.data.pixels import Pixels
-
-__all__ = ["augment", "perceptual_hash"]
 
 _STEP = 12  # of 255: a smaller step between neighbouring cells is noise; where photos are re-encoded it comes and goes
 _MIN_STEPS = 8  # fewer, of 256, and the picture is too plain to be told from another plain one

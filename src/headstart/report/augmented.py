@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headstart.data import pixels
+from headstart.data.augment import augment
 from headstart.data.pixels import Pixels, Preprocessing
-from headstart.data.views import augment
 from headstart.errors import ConfigError, DataError
 from headstart.report import words
 from headstart.report.folder import RunFolder, whole
