@@ -1,6 +1,8 @@
 """One command: `python -m pretrain --data <shared>/data/tiny-imagenet-200 --out pretrain/work` trains, or continues, and exports."""
 
 import argparse
+import dataclasses
+import hashlib
 import os
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import torch
 
 from pretrain.export import export
 from pretrain.photos import read_photos
-from pretrain.recipe import Recipe
+from pretrain.recipe import SECOND, Recipe
 from pretrain.teacher import teach
 from pretrain.train import train
 
@@ -31,17 +33,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=root / "pretrain" / "work", help="checkpoint, log.csv and the cached photos")
     parser.add_argument("--weights", type=Path, help="where the exported file goes (default: OUT/embedded.safetensors)")
     parser.add_argument("--minutes", type=float, help="fit the schedule into this much training time (default: a fixed number of epochs)")
-    parser.add_argument("--epochs", type=float, default=Recipe.epochs, help="passes over the photos, where no --minutes are given")
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--epochs", type=float, help="passes over the photos, where no --minutes are given (default: the recipe's)")
+    parser.add_argument("--seed", type=int, help="of the weights, the photos' order and the views (default: the recipe's)")
+    parser.add_argument(
+        "--start", type=Path, help="begin with the averaged weights of this checkpoint and the second recipe; needs an --out of its own"
+    )
     parser.add_argument("--export-only", action="store_true", help="write the file from the last checkpoint, train no further")
     given = parser.parse_args()
 
     torch.set_num_threads(1)  # the parts of a batch are the threads; see parts.py
-    recipe = Recipe(minutes=given.minutes, epochs=given.epochs, seed=given.seed)
-    photos = read_photos(given.data, given.out)
+    recipe = Recipe()
+    if given.start is not None:
+        recipe = dataclasses.replace(SECOND, start=hashlib.sha256(given.start.read_bytes()).hexdigest())
+    options = {"minutes": given.minutes, "epochs": given.epochs, "seed": given.seed}
+    recipe = dataclasses.replace(recipe, **{name: value for name, value in options.items() if value is not None})
+    kept = given.out if given.start is None else given.start.parent  # cached photos and lessons serve the second training too
+    photos = read_photos(given.data, kept)
     if not given.export_only:
-        lessons = teach(photos, given.teacher, given.out, views=recipe.views, smallest_crop=recipe.smallest_crop, seed=recipe.seed)
-        train(photos, lessons, given.out, recipe)
+        lessons = teach(photos, given.teacher, kept, views=recipe.views, smallest_crop=recipe.smallest_crop)
+        train(photos, lessons, given.out, recipe, start=given.start)
     export(given.out / "checkpoint.safetensors", given.weights if given.weights is not None else given.out / "embedded.safetensors", photos)
 
 

@@ -28,6 +28,14 @@ def draw_boxes(n: int, smallest: float, rng: torch.Generator) -> torch.Tensor:
     return torch.stack([uniform(-1, 1) * (1 - w), uniform(-1, 1) * (1 - h), w, h], 1)
 
 
+def jittered(boxes: torch.Tensor, share: float, rng: torch.Generator) -> torch.Tensor:
+    """The boxes of `draw_boxes` with centre and sides moved at random by up to `share` of their sides, still inside the photo."""
+    moves = (torch.rand(boxes.shape, generator=rng) * 2 - 1) * share
+    half = (boxes[:, 2:] * (1 + moves[:, 2:])).clamp(max=1.0)
+    centre = boxes[:, :2] + 2 * boxes[:, 2:] * moves[:, :2]
+    return torch.cat([torch.maximum(torch.minimum(centre, 1 - half), half - 1), half], 1)
+
+
 def crops(pixels: torch.Tensor, boxes: torch.Tensor, px: int, *, mode: str, mirror: torch.Tensor | None = None) -> torch.Tensor:
     """The boxes of `draw_boxes`, resized to a square.
 

@@ -21,6 +21,8 @@ class Recipe:
     """Crops of each photo that the teacher has answered for; each epoch reads one of them."""
     smallest_crop: float = 0.3
     """Least part of a photo's area that a crop shows."""
+    jitter: float = 0.0
+    """The student's crop has its centre and sides moved at random by up to this part of its sides from the crop that the teacher saw."""
     losses: tuple[float, float, float] = (0.3, 4.0, 1.0)
     """Weights of: cross-entropy with the labels, squared error of the teacher's features, divergence from the teacher's answers."""
     epochs: float = 16.0
@@ -49,6 +51,8 @@ class Recipe:
     checkpoint_s: float = 120.0
     """A killed run loses at most this much work."""
     seed: int = 0
+    start: str | None = None
+    """sha256 of the checkpoint whose averaged weights the run begins with, instead of fresh ones."""
 
     def progress(self, step: int, steps_per_epoch: int, spent_s: float) -> float:
         """Part of the run that is done, 0..1."""
@@ -82,3 +86,16 @@ class Recipe:
         values["sizes"] = tuple((until, px) for until, px in values["sizes"])
         values["losses"] = tuple(values["losses"])
         return cls(**values)
+
+
+SECOND = Recipe(
+    views=4,
+    jitter=0.06,
+    epochs=9.0,
+    rate=0.035,
+    other_rate=0.05,
+    warm_up=0.03,
+    sizes=((0.1, 64), (0.55, 96), (1.0, 128)),
+    seed=1,
+)
+"""A second training from the first one's weights: two more crops of each photo, mostly at the sizes the network is used at."""

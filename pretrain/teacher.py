@@ -46,12 +46,13 @@ class Lessons:
     bias: torch.Tensor
 
 
-def teach(photos: Photos, weights: Path, work: Path, *, views: int, smallest_crop: float, seed: int) -> Lessons:
+def teach(photos: Photos, weights: Path, work: Path, *, views: int, smallest_crop: float, seed: int = 0) -> Lessons:
     """The teacher's answers for `views` crops of every training photo; what an earlier call computed under `work` is kept.
 
     A killed call loses at most the view it was at. Files: `lesson-<key>-<view>.npy`, keyed by everything that changes them.
 
     Args: weights: safetensors of `TEACHER` with its preprocessing in the header. smallest_crop: least part of the area, 0..1.
+        seed: of the crops; not the training's, so that another training learns from the same answers.
     Raises: FileNotFoundError: no weights at hand.
     """
     if not weights.exists():

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from pretrain.augment import normalised, student_views
+from pretrain.augment import jittered, normalised, student_views
 from pretrain.files import replaced, save_tensors
 from pretrain.muon import Muon
 from pretrain.parts import Parts
@@ -48,13 +48,16 @@ class State:
     log: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
 
-def train(photos: Photos, lessons: Lessons, work: Path, recipe: Recipe, *, stop_after_steps: int | None = None) -> State:
+def train(
+    photos: Photos, lessons: Lessons, work: Path, recipe: Recipe, *, start: Path | None = None, stop_after_steps: int | None = None
+) -> State:
     """Train until the recipe's end, continuing from `work/checkpoint.safetensors` if it is there.
 
     Without a time budget a run that was killed and continued ends with the weights of one that was not: the order of the photos and
     every random view follow from the seed and the step alone.
 
-    Args: stop_after_steps: leave after so many steps of this call, as a killed process would (for tests).
+    Args: start: checkpoint of an earlier training of the same network, whose averaged weights this one begins with (`recipe.start` is
+        its hash). stop_after_steps: leave after so many steps of this call, as a killed process would (for tests).
     Returns: the state at the end; also on disk.
     Raises: ValueError: the checkpoint is of another recipe. FloatingPointError: the loss is no number any more.
     """
@@ -63,6 +66,8 @@ def train(photos: Photos, lessons: Lessons, work: Path, recipe: Recipe, *, stop_
     if checkpoint.exists():
         load(checkpoint, state)
         _say(f"continuing at step {state.step}, {state.spent_s:.0f} s spent")
+    elif start is not None:
+        begin_with(start, state)
     steps_per_epoch = max(1, len(photos.train) // recipe.batch_size)
     saved_s, first = state.spent_s, state.step
     parts = Parts(state.student, recipe.parts, recipe.losses)
@@ -109,7 +114,10 @@ def _one_step(state: State, parts: Parts, photos: Photos, lessons: Lessons, prog
         rng = torch.Generator().manual_seed((recipe.seed + 1) * 10_000_019 + state.step * recipe.parts + part)
         views = torch.randint(len(lessons.boxes), (len(mine),), generator=rng).numpy()
         pixels = torch.from_numpy(photos.pixels[photos.train[mine]])
-        x_nchw = student_views(pixels, torch.from_numpy(lessons.boxes[views, mine]), recipe.px_at(progress), rng)
+        boxes = torch.from_numpy(lessons.boxes[views, mine])
+        if recipe.jitter:
+            boxes = jittered(boxes, recipe.jitter, rng)
+        x_nchw = student_views(pixels, boxes, recipe.px_at(progress), rng)
         features = torch.from_numpy(lessons.features[views, mine]).float()
         return Batch(x_nchw, torch.from_numpy(photos.labels[photos.train[mine]]), features)
 
@@ -193,6 +201,16 @@ def save(path: Path, state: State) -> None:
     save_tensors(path, tensors, {"recipe": state.recipe.to_json(), "state": json.dumps(header)})
 
 
+def begin_with(path: Path, state: State) -> None:
+    """Fill a fresh `state` with the averaged weights of another training's checkpoint, and its map to the teacher's features."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state.student.load_state_dict(_with_prefix(tensors, "student."))
+    state.student.network.load_state_dict(_with_prefix(tensors, "averaged."))
+    for name, value in state.student.network.state_dict().items():
+        state.averaged[name].copy_(value)
+
+
 def load(path: Path, state: State) -> None:
     """Fill `state` from a checkpoint of the same recipe.
 
@@ -201,9 +219,9 @@ def load(path: Path, state: State) -> None:
     with safe_open(path, "pt") as file:
         header = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    found = json.loads(header["recipe"])
+    found = json.loads(Recipe.from_json(header["recipe"]).to_json())  # a field that came later has its default there
     wanted = json.loads(state.recipe.to_json())
-    different = [name for name in wanted if wanted[name] != found.get(name)]
+    different = [name for name in wanted if wanted[name] != found[name]]
     if different:
         raise ValueError(f"{path} was trained with other values of {', '.join(different)}; give another --out, or the same options")
     state.student.load_state_dict(_with_prefix(tensors, "student."))

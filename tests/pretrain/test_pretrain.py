@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pretrain.augment import crops, draw_boxes, student_views
+from pretrain.augment import crops, draw_boxes, jittered, student_views
 from pretrain.export import export
 from pretrain.photos import Photos, read_photos
 from pretrain.recipe import Recipe
@@ -103,6 +103,22 @@ def test_a_finished_run_is_left_alone(data: Path, tmp_path: Path) -> None:
     assert_same_weights(first, again)
 
 
+def test_a_second_training_begins_with_the_averaged_weights_of_the_first(data: Path, tmp_path: Path) -> None:
+    photos = photos_of(data, tmp_path / "w")
+    first = run(photos, tmp_path / "w", dataclasses.replace(RECIPE, epochs=0.5))
+    second = dataclasses.replace(RECIPE, start="its hash", seed=5, rate=1e-4, other_rate=1e-4, jitter=0.1)
+    lessons, checkpoint = lessons_of(photos), tmp_path / "w" / "checkpoint.safetensors"
+    state = train(photos, lessons, tmp_path / "second", second, start=checkpoint, stop_after_steps=0)
+    assert state.step == 0
+    for name, value in state.student.network.state_dict().items():
+        assert torch.equal(value, first.averaged[name]), name
+    assert torch.equal(state.student.mimic.weight, first.student.mimic.weight)
+    ended = train(photos, lessons, tmp_path / "second", second, start=checkpoint)
+    again = train(photos, lessons, tmp_path / "second", second, start=checkpoint)  # finished: the start is not read again
+    assert_same_weights(ended, again)
+    assert any(not torch.equal(value, first.averaged[name]) for name, value in ended.averaged.items())
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(data: Path, tmp_path: Path) -> None:
     photos = photos_of(data, tmp_path / "w")
     run(photos, tmp_path / "w", dataclasses.replace(RECIPE, epochs=0.125))
@@ -163,6 +179,15 @@ def test_boxes_stay_inside_the_photo_and_are_what_is_cropped() -> None:
 
 
 @pytest.mark.slow
+def test_jittered_boxes_stay_inside_the_photo_and_near_the_crop() -> None:
+    boxes = draw_boxes(500, 0.3, torch.Generator().manual_seed(3))
+    moved = jittered(boxes, 0.06, torch.Generator().manual_seed(4))
+    assert not torch.equal(moved, boxes)
+    assert (moved[:, :2].abs() + moved[:, 2:] <= 1 + 1e-6).all()
+    assert ((moved[:, 2:] / boxes[:, 2:] - 1).abs() <= 0.06 + 1e-6).all()
+    assert ((moved[:, :2] - boxes[:, :2]).abs() <= (2 * 0.06 + 0.06) * boxes[:, 2:] + 1e-6).all()
+
+
 def test_the_teacher_answers_once(data: Path, tmp_path: Path) -> None:
     import timm
     from safetensors.torch import save_file
@@ -172,13 +197,13 @@ def test_the_teacher_answers_once(data: Path, tmp_path: Path) -> None:
     save_file(teacher.state_dict(), tmp_path / "teacher.safetensors")
     photos = photos_of(data, tmp_path / "w")
     few = dataclasses.replace(photos, train=photos.train[:6])
-    first = teach(few, tmp_path / "teacher.safetensors", tmp_path / "w", views=2, smallest_crop=0.3, seed=0)
+    first = teach(few, tmp_path / "teacher.safetensors", tmp_path / "w", views=2, smallest_crop=0.3)
     assert first.features.shape == (2, 6, 192)
     assert first.weight.shape == (1000, 192)
     assert not np.array_equal(first.features[0], first.features[1])
     files = sorted((tmp_path / "w").glob("lesson-*"))
     written = [file.stat().st_mtime_ns for file in files]
-    again = teach(few, tmp_path / "teacher.safetensors", tmp_path / "w", views=2, smallest_crop=0.3, seed=0)
+    again = teach(few, tmp_path / "teacher.safetensors", tmp_path / "w", views=2, smallest_crop=0.3)
     assert [file.stat().st_mtime_ns for file in files] == written
     assert np.array_equal(first.features, again.features)
 
