@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from headstart.errors import HeadstartError
+from headstart.errors import ConfigError, HeadstartError, safe_text
 
 
 def cache_folder() -> Path:
@@ -73,6 +73,24 @@ def cannot_write(path: Path, error: OSError) -> HeadstartError:
     return HeadstartError(
         f"cannot write {path}: {error.strerror or error}", hint="check that the folder exists and that you may write to it"
     )
+
+
+def names_in_out(folder: Path, purpose: str) -> list[str]:
+    """What lies in a folder that was given as --out; nothing where it does not exist yet.
+
+    Args: purpose: what is to be put there, such as "the run".
+    Raises: ConfigError: it is a file, cannot be read, or has a name that cannot be written to files.
+    """
+    if safe_text(str(folder)) != str(folder):
+        raise ConfigError(f"the name of {safe_text(str(folder))} has control characters or undecodable bytes", hint="choose another --out")
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise ConfigError(f"expected a folder for {purpose}, found a file: {folder}", hint="choose another --out") from None
+    except OSError as error:
+        raise ConfigError(f"cannot use {folder} for {purpose}: {error.strerror}", hint="choose another --out") from error
 
 
 def existing_parent(path: Path) -> Path:

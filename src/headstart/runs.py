@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.config import Config
 from headstart.data.folders import is_junk
 from headstart.errors import ConfigError, DataError, safe_text
-from headstart.files import cache_folder, write_json
+from headstart.files import cache_folder, names_in_out, write_json
 
 if TYPE_CHECKING:
     from headstart.bundle.format import Bundle
@@ -32,16 +32,7 @@ def check(folder: Path, config: Config) -> None:
 
     Raises: ConfigError: the folder holds anything else, or has a name that cannot be written to files.
     """
-    if safe_text(str(folder)) != str(folder):
-        raise ConfigError(f"the name of {safe_text(str(folder))} has control characters or undecodable bytes", hint="choose another --out")
-    try:
-        names = [name for name in os.listdir(folder) if not is_junk(name)]
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        raise ConfigError(f"expected a folder for the run, found a file: {folder}", hint="choose another --out") from None
-    except OSError as error:
-        raise ConfigError(f"cannot use {folder} for the run: {error.strerror}", hint="choose another --out") from error
+    names = [name for name in names_in_out(folder, "the run") if not is_junk(name)]
     if not names:
         return
     try:

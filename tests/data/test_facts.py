@@ -10,7 +10,7 @@ from headstart.data import facts, pixels
 from headstart.data.facts import Facts, FactsCache
 
 KEY = bytes(range(32))
-CAT = Facts("JPEG", 640, 480, "0a" * 32)
+CAT = Facts("JPEG", 640, 480, "RGB", "2024-05-31T16:20:07", "Canon EOS 80D", "0a" * 8, bytes(range(256)) * 4)
 BROKEN = Facts(reason="truncated")
 
 
@@ -39,7 +39,7 @@ def test_a_damaged_file_is_thrown_away_with_a_notice(tmp_path, damage):
     path = tmp_path / "facts.sqlite"
     if damage is None:  # of another form
         with sqlite3.connect(path) as database:
-            database.execute("CREATE TABLE facts (a)")
+            database.execute(f"CREATE TABLE {facts._TABLE} (a)")
         database.close()
     else:
         path.write_bytes(damage)
@@ -48,6 +48,20 @@ def test_a_damaged_file_is_thrown_away_with_a_notice(tmp_path, damage):
         known.add(KEY, CAT)
     assert len(known.notices) == 1
     assert "was damaged and has been started anew" in known.notices[0]
+    with FactsCache(path) as known:
+        assert known.find(KEY) == CAT
+
+
+def test_facts_of_an_older_version_are_let_go_without_a_word(tmp_path):
+    path = tmp_path / "facts.sqlite"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE facts (key BLOB PRIMARY KEY, format TEXT NOT NULL) WITHOUT ROWID")
+        database.execute("INSERT INTO facts VALUES (?, 'JPEG')", (KEY,))
+    database.close()
+    with FactsCache(path) as known:
+        assert known.find(KEY) is None
+        known.add(KEY, CAT)
+    assert known.notices == []
     with FactsCache(path) as known:
         assert known.find(KEY) == CAT
 

@@ -4,13 +4,16 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headstart.data.split import group_photos, quotas, read_split, split_table, write_split
 from headstart.data.table import Photo, Table
+from headstart.data.views import thumbnail
 from headstart.errors import DataError
+from scenes import cropped, mirrored, saved_again, scene
 
 
 def sha256(value: object) -> str:
@@ -36,17 +39,30 @@ def counts_of(table: Table) -> dict[str, dict[str, int]]:
     return {label: dict(Counter(p.split for p in table.photos if p.label == label)) for label in table.classes}
 
 
+# Of each scene: the picture, a mirrored crop and a re-encoded one. One photo of a burst.
+GLANCES = [
+    [thumbnail(image) for image in (whole, mirrored(cropped(whole, 0.05)), saved_again(whole, 60))] for whole in map(scene, range(3))
+]
+BURST = {"taken": "2024-05-31T16:20:07", "camera": "Canon EOS 80D"}
+MOMENTS = [thumbnail(cropped(scene(9), 0.25, x, 0.5)) for x in (0.2, 0.4, 0.6)]
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> Table:
-    """Tables with the user's groups, copies and look-alikes, which may cross classes."""
+    """Tables with the user's groups, copies, near-duplicates and a burst, which may cross classes."""
     n = draw(st.integers(1, 60))
     photos = []
     for i in range(n):
         label = draw(st.sampled_from("abc"))
         content = draw(st.one_of(st.just(i), st.integers(0, n)))
         group = draw(st.sampled_from(["", "", "", "p1", "p2", "p3"]))
-        likeness = draw(st.sampled_from(["", "", "", "", "aa", "bb", "cc"]))
-        photos.append(Photo(f"{i}.png", label, sha256(content), group=group, likeness=likeness))
+        seen = draw(st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 3), st.integers(0, 2))))
+        if seen is None:
+            photos.append(Photo(f"{i}.png", label, sha256(content), group=group))
+        elif seen[0] < 3:  # equal files look the same
+            photos.append(Photo(f"{i}.png", label, sha256(("scene", *seen)), group=group, glance=GLANCES[seen[0]][seen[1]]))
+        else:
+            photos.append(Photo(f"{i}.png", label, sha256(("burst", seen[1])), group=group, glance=MOMENTS[seen[1]], **BURST))
     return make_table(photos)
 
 
@@ -59,10 +75,11 @@ def test_every_photo_gets_one_split_and_no_group_straddles(table, seed):
     split = split_table(table, seed=seed)
     assert [replace(p, split="", group="") for p in split.photos] == [replace(p, group="") for p in table.photos]
     assert all(photo.split in ("train", "val", "test") for photo in split.photos)
-    for key in ("sha256", "likeness", "group"):
+    scene_of = {glance: i for i, glances in enumerate([*GLANCES, MOMENTS]) for glance in glances}
+    for key in (lambda photo: photo.sha256, lambda photo: photo.group, lambda photo: scene_of.get(photo.glance, "")):
         places = defaultdict(set)
         for before, after in zip(table.photos, split.photos, strict=True):
-            places[getattr(before, key)].add(after.split)
+            places[key(before)].add(after.split)
         places.pop("", None)
         assert all(len(found) == 1 for found in places.values())
     places = defaultdict(set)
@@ -144,16 +161,19 @@ def test_mixed_groups_are_balanced_over_splits():
 def test_groups_are_joined_over_all_kinds_of_sameness():
     photos = [
         Photo("0", "a", "11", group="x"),
-        Photo("1", "a", "22", group="x", likeness="aa"),
-        Photo("2", "b", "33", likeness="aa"),
-        Photo("3", "b", "33"),
-        Photo("4", "b", "44"),
+        Photo("1", "a", "22", group="x", glance=GLANCES[0][0]),
+        Photo("2", "b", "33", glance=GLANCES[0][1]),
+        Photo("3", "b", "33", glance=GLANCES[0][1]),
+        Photo("4", "b", "44", glance=GLANCES[1][0]),
+        Photo("5", "b", "55", glance=MOMENTS[0], group="y", **BURST),
+        Photo("6", "b", "66", glance=MOMENTS[1], **BURST),
     ]
-    groups = group_photos(photos)
-    assert len(set(groups[:4])) == 1
-    assert groups[4] not in groups[:4]
+    groups, chains = group_photos(photos)
+    assert np.array_equal(groups, chains)
+    assert len(set(groups[:4])) == len(set(groups[5:])) == 1
+    assert len(set(groups)) == 3
     split = split_table(make_table(photos), seed=0)
-    assert [photo.group for photo in split.photos] == ["x", "x", "x", "x", ""]
+    assert [photo.group for photo in split.photos] == ["x", "x", "x", "x", "", "y", "y"]
 
 
 def test_copies_without_a_given_group_are_named_by_their_content():
@@ -273,8 +293,8 @@ def test_content_counts_more_than_names_where_files_were_numbered_anew(tmp_path)
 def test_a_split_file_without_groups_keeps_copies_together_and_tells_what_it_parts(tmp_path, header):
     photos = list(singles({"a": 4, "b": 4}).photos)
     photos[1] = replace(photos[1], sha256=photos[0].sha256)
-    photos[3] = replace(photos[3], likeness="aa")
-    photos[4] = replace(photos[4], likeness="aa")
+    photos[3] = replace(photos[3], glance=GLANCES[0][0])
+    photos[4] = replace(photos[4], glance=GLANCES[0][2])
     splits = ["train", "train", "val", "train", "test", "train", "val", "test"]
     (tmp_path / "split.csv").write_text(
         header + "\n" + "".join(f"{photo.path},{split}\n" for photo, split in zip(photos, splits, strict=True))
@@ -284,7 +304,7 @@ def test_a_split_file_without_groups_keeps_copies_together_and_tells_what_it_par
     pair, alike = photos[0].sha256[:16], min(photos[3].sha256, photos[4].sha256)[:16]
     assert [photo.group for photo in table.photos] == [pair, pair, "", alike, alike, "", "", ""]
     assert len(table.notices) == 1
-    assert "2 photos in 1 groups (copies, look-alikes or one given group) lie on both sides" in table.notices[0]
+    assert "2 photos in 1 groups (copies, near-duplicates, bursts or one given group) lie on both sides" in table.notices[0]
 
 
 def test_photos_that_a_split_file_lacks_are_an_error_with_the_count(tmp_path):

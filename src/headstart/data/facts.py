@@ -12,10 +12,27 @@ from typing import Self
 from headstart.data import pixels
 from headstart.errors import safe_text
 
-# Raise it when the meaning of a fact changes, the perceptual hash included.
-VERSION = 1
+# Raise it when the meaning of a fact changes, the glance included.
+VERSION = 2
 
-# A row is about 100 bytes; a process that is killed decodes this many photos again at most.
+# Raise it when the columns change. An older table is dropped: what it knew is read from the photos again.
+_TABLE, _OLDER = "facts_2", ("facts",)
+
+# Column: type. The names and their order are those of `Facts`.
+_COLUMNS = {
+    "format": "TEXT NOT NULL",
+    "width": "INTEGER NOT NULL",
+    "height": "INTEGER NOT NULL",
+    "mode": "TEXT NOT NULL",
+    "taken": "TEXT NOT NULL",
+    "camera": "TEXT NOT NULL",
+    "tables": "TEXT NOT NULL",
+    "glance": "BLOB NOT NULL",
+    "reason": "TEXT",
+}
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM {_TABLE}"
+
+# A row is about 1,200 bytes; a process that is killed decodes this many photos again at most.
 ROWS_PER_COMMIT = 2000
 
 # Enough for another process's commit; a scan never waits longer for what is only a shortcut.
@@ -29,7 +46,11 @@ class Facts:
     format: str = ""
     width: int = 0
     height: int = 0
-    likeness: str = ""
+    mode: str = ""
+    taken: str = ""
+    camera: str = ""
+    tables: str = ""
+    glance: bytes = b""
     reason: str | None = None
 
 
@@ -68,11 +89,11 @@ class FactsCache:
             if self._database is None:
                 return None
             try:
-                row = self._database.execute("SELECT format, width, height, likeness, reason FROM facts WHERE key = ?", (key,)).fetchone()
+                row = self._database.execute(f"{_SELECT} WHERE key = ?", (key,)).fetchone()
             except sqlite3.Error as error:
                 self._recover(error)
                 return None
-        return None if row is None else Facts(row[0], row[1], row[2], bytes(row[3]).hex(), row[4])
+        return None if row is None else Facts(*row)
 
     def add(self, sha256: bytes, facts: Facts) -> None:
         """Remember `facts`."""
@@ -86,11 +107,11 @@ class FactsCache:
         database = sqlite3.connect(self.path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
         try:
             database.execute("PRAGMA synchronous = NORMAL")
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, format TEXT NOT NULL, width INTEGER NOT NULL,"
-                " height INTEGER NOT NULL, likeness BLOB NOT NULL, reason TEXT) WITHOUT ROWID"
-            )
-            database.execute("SELECT format, width, height, likeness, reason FROM facts LIMIT 1").fetchone()
+            for older in _OLDER:
+                database.execute(f"DROP TABLE IF EXISTS {older}")
+            columns = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+            database.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE} (key BLOB PRIMARY KEY, {columns})")
+            database.execute(f"{_SELECT} LIMIT 1").fetchone()
         except BaseException:
             database.close()
             raise
@@ -101,10 +122,10 @@ class FactsCache:
         if self._database is None:
             self._fresh.clear()
             return
-        rows = [(key, f.format, f.width, f.height, bytes.fromhex(f.likeness), f.reason) for key, f in self._fresh.items()]
+        rows = [(key, *(getattr(facts, name) for name in _COLUMNS)) for key, facts in self._fresh.items()]
         try:
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._database.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?{', ?' * len(_COLUMNS)})", rows)
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):

@@ -27,6 +27,7 @@ from PIL import (
 )
 
 from headstart.data.colour import to_rgb
+from headstart.data.origin import origin_of
 from headstart.data.sniff import foreign_kind, image_format
 from headstart.errors import DataError, safe_text
 from headstart.files import human_bytes
@@ -64,12 +65,18 @@ class UnreadableImage(DataError):  # noqa: N818 - named for what the user has in
 
 @dataclass(frozen=True)
 class PhotoFacts:
-    """What a file's header says. Width and height in pixels of the upright picture, as `decode` returns it; mode as Pillow names it."""
+    """What a file's header says. Width and height in pixels of the upright picture, as `decode` returns it; mode as Pillow names it.
+
+    Empty where the file does not say it: `taken`, as 2024-05-31T16:20:07, `camera` and `tables` (origin.py).
+    """
 
     format: str
     mode: str
     width: int
     height: int
+    taken: str = ""
+    camera: str = ""
+    tables: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ def read_bytes(source: bytes | str | os.PathLike[str]) -> bytes:
 
 
 def probe(source: bytes | str | os.PathLike[str]) -> PhotoFacts:
-    """Format, mode and size from the header alone; no pixel is decoded.
+    """Format, mode, size and origin from the header alone; no pixel is decoded.
 
     Raises: UnreadableImage: no image, a format that is not read, a damaged header, or too many pixels.
     """
@@ -113,7 +120,7 @@ def probe(source: bytes | str | os.PathLike[str]) -> PhotoFacts:
         image = _open_header(data)
         turned = image.format != "TIFF" and _orientation(image, loaded=False) >= 5  # a TIFF's size already is the upright one
         width, height = image.size[::-1] if turned else image.size
-        return PhotoFacts(format=image_format(data) or "", mode=image.mode, width=width, height=height)
+        return PhotoFacts(image_format(data) or "", image.mode, width, height, *origin_of(image))
     except Exception as error:
         raise _unreadable(error, data, source) from error
 

@@ -3,24 +3,21 @@
 import contextlib
 import hashlib
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from headstart.data import folders, lists, pixels, sources
+from headstart.data import folders, pixels, sources
+from headstart.data.corrections import corrected, without
 from headstart.data.facts import Facts, FactsCache
 from headstart.data.opening import FILE_LIMIT_BYTES
 from headstart.data.reading import read_ahead
 from headstart.data.sniff import image_format
 from headstart.data.table import Candidate, Omitted, Photo, Source, Table, some
-from headstart.data.views import perceptual_hash
-from headstart.errors import DataError, nearest, safe_text
+from headstart.data.views import GLANCE_PX, thumbnail
+from headstart.errors import DataError, safe_text
 from headstart.files import cache_folder, human_bytes
 from headstart.progress import progress
-
-# Enough to see that a photo decodes to its end and what it looks like; big JPEGs are decoded at an eighth of their size.
-GLANCE_PX = 32
 
 # What a format's first bytes need to be known by; files that are named like no picture are judged by these before they are read.
 HEAD_BYTES = 4096
@@ -30,6 +27,7 @@ def scan(
     data: str | Path,
     *,
     exclude: Path | None = None,
+    corrections: Path | None = None,
     cache: Path | None = None,
     least_classes: int = 2,
 ) -> Table:
@@ -40,6 +38,7 @@ def scan(
 
     Args:
         exclude: a CSV with a column path, or a text file with a path on each line: photos to leave out.
+        corrections: a CSV with the columns path and label: the classes that photos are of, in place of the given ones.
         cache: the folder for facts, unpacked archives and data sets; by default headstart's own.
         least_classes: fewer are an error (count; 2 to train, 1 to evaluate).
 
@@ -48,8 +47,10 @@ def scan(
     """
     cache = cache_folder() if cache is None else cache
     source = sources.find(data, cache)
+    if corrections is not None:
+        source = corrected(source, corrections)
     if exclude is not None:
-        source = _without(source, exclude)
+        source = without(source, exclude)
     _check_classes({candidate.label for candidate in source.candidates}, source, least_classes)
     photos, unread, notices = _read_all(source, cache)
     classes = tuple(sorted({photo.label for photo in photos}))
@@ -114,10 +115,16 @@ def _read(root: Path, candidate: Candidate, known: FactsCache) -> Photo | Omitte
         sha256=digest.hexdigest(),
         split=candidate.split,
         group=candidate.group,
-        likeness=facts.likeness,
+        relabelled=candidate.relabelled,
         width=facts.width,
         height=facts.height,
         format=facts.format,
+        mode=facts.mode,
+        n_bytes=len(source),
+        taken=facts.taken,
+        camera=facts.camera,
+        tables=facts.tables,
+        glance=facts.glance,
     )
 
 
@@ -128,13 +135,14 @@ def glance(source: bytes) -> tuple[Facts, bool]:
     """
     try:
         header = pixels.probe(source)
-        likeness = perceptual_hash(pixels.decode(source, shorter_px=GLANCE_PX))
+        seen = thumbnail(pixels.decode(source, shorter_px=GLANCE_PX))  # big JPEGs are decoded at an eighth of their size
     except pixels.UnreadableImage as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, ImportError | MemoryError):
             cause = cause.__cause__
         return Facts(reason=error.reason), cause is None
-    return Facts(header.format, header.width, header.height, "" if likeness is None else likeness.hex()), True
+    facts = Facts(header.format, header.width, header.height, header.mode, header.taken, header.camera, header.tables, seen)
+    return facts, True
 
 
 def _check_classes(labels: Iterable[str], source: Source, least: int) -> None:
@@ -172,36 +180,3 @@ def _remarks(photos: list[Photo], candidates: Iterable[Candidate]) -> list[str]:
     if clashes:
         notices.append(f"the same file under two labels, {len(clashes)} times: {some(clashes, 3)}")
     return notices
-
-
-def _without(source: Source, exclude: Path) -> Source:
-    """`source` without the photos that the file `exclude` names."""
-    wanted = _excluded_paths(exclude)
-    by_key = {_path_key(source.root, path): path for path in wanted}
-    kept, omitted, matched = [], list(source.omitted), set()
-    for candidate in source.candidates:
-        key = _path_key(source.root, candidate.path)
-        if key in by_key:
-            matched.add(key)
-            omitted.append(Omitted(candidate.path, f"excluded by {exclude.name}"))
-        else:
-            kept.append(candidate)
-    notices = list(source.notices)
-    if unmatched := [safe_text(path) for key, path in by_key.items() if key not in matched]:
-        near = nearest(unmatched[0], (candidate.path for candidate in source.candidates[:10_000]))
-        hint = f" (did you mean {safe_text(near)}?)" if near is not None else ""
-        notices.append(f"{safe_text(exclude.name)} names {len(unmatched)} photos that are not in the data: {some(unmatched, 3)}{hint}")
-    return Source(source.root, tuple(kept), tuple(omitted), tuple(notices), source.name)
-
-
-def _excluded_paths(exclude: Path) -> list[str]:
-    rows = lists.read_rows(exclude)
-    if "path" in rows.columns:
-        return [record["path"].strip() for _, record, _ in rows.records() if record["path"].strip()]
-    text, _ = lists.read_text(exclude)
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _path_key(root: Path, path: str) -> str:
-    """One spelling for all ways to write a path below `root`, absolute ones included."""
-    return unicodedata.normalize("NFC", os.path.normpath(os.path.join(os.path.abspath(root), path)))

@@ -1,8 +1,9 @@
 """Train, val and test: stratified, seeded, the same on every machine, and never with near-duplicates on both sides.
 
-Groups of photos that belong together (the user's groups, equal files, photos that look the same) are put in an order that
+Groups of photos that belong together (the user's groups, equal files, near-duplicates, bursts) are put in an order that
 depends on the seed and on their content alone. In that order each takes a place in test while its classes' quotas there
-last, then in val, and else trains. So neither names nor listing order matter, and one more photo moves few others.
+last, then in val, and else trains. So listing order does not matter, names only where their numbers tell a burst, and one more
+photo moves few others.
 """
 
 import csv
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from headstart.data.bursts import find_bursts
+from headstart.data.duplicates import Pair, clusters, find_pairs
 from headstart.data.lists import read_rows
 from headstart.data.table import SPLITS, Photo, Table, some, split_called
 from headstart.errors import DataError, safe_text
@@ -32,6 +35,8 @@ class _Group:
     counts: Counter[str]
     """photos by label"""
     order: bytes
+    chain: int
+    """groups of one chain of look-alikes share it, which are parted only where quotas ask for it"""
 
 
 def split_table(table: Table, *, seed: int, fractions: tuple[float, float, float] = (0.70, 0.15, 0.15)) -> Table:
@@ -51,7 +56,7 @@ def split_table(table: Table, *, seed: int, fractions: tuple[float, float, float
     if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise DataError(f"expected fractions of train, val and test that sum to 1, train above 0; found {fractions}")
     shares = dict(zip(SPLITS, fractions, strict=True))
-    groups = group_photos(table.photos)
+    groups, chains = group_photos(table.photos)
     splits, notices = _given(table, groups)
     if "test" not in splits and "val" in splits and shares["test"] > 0:
         splits = ["test" if split == "val" else split for split in splits]
@@ -59,7 +64,8 @@ def split_table(table: Table, *, seed: int, fractions: tuple[float, float, float
     absent = [split for split in _HELD_OUT if split not in splits and shares[split] > 0]
     pool = [i for i, split in enumerate(splits) if not split or (split == "train" and absent)]
     wanted = {split: shares[split] for split in ("train", *(absent if absent else _HELD_OUT))}
-    placed = _assign(_groups_of(pool, table, groups, seed), {split: share / sum(wanted.values()) for split, share in wanted.items()})
+    pieces = _groups_of(pool, table, groups, chains, seed)
+    placed = _assign(pieces, {split: share / sum(wanted.values()) for split, share in wanted.items()})
     for split, some_groups in placed.items():
         for i in (i for group in some_groups for i in group.members):
             splits[i] = split
@@ -70,29 +76,29 @@ def split_table(table: Table, *, seed: int, fractions: tuple[float, float, float
         notices.append(f"not given, so carved from train: {made}")
     names = _group_names(table.photos, groups)
     photos = [replace(photo, split=split, group=name) for photo, split, name in zip(table.photos, splits, names, strict=True)]
-    notices += _untrained(photos)
+    notices += [*_cut_chains(splits, groups, chains), *_untrained(photos)]
+    if shares["test"] > 0 and ("test" in absent or not table.given_splits):
+        notices += _untested(photos)
     return table.with_photos(photos, *notices)
 
 
-def group_photos(photos: Sequence[Photo]) -> np.ndarray:
-    """int64 [n]: photos that must share a split share a number.
+def group_photos(photos: Sequence[Photo]) -> tuple[np.ndarray, np.ndarray]:
+    """Photos that must share a split, and those that had better.
 
-    Joined are photos of one given group, equal files, and photos that look the same; and whatever these have in common.
+    Joined are photos of one given group, equal files, near-duplicates and photos of one burst; and whatever these have in common.
+
+    Returns: int64 [n] each: photos of one group share a number in the first; in the second, groups do that form a chain of weak
+        likenesses too long to be kept together (`duplicates.clusters`).
     """
-    parent = list(range(len(photos)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    first: dict[tuple[str, str], int] = {}
-    for i, photo in enumerate(photos):
-        for key in (("group", photo.group), ("sha256", photo.sha256), ("likeness", photo.likeness)):
-            if key[1]:
-                parent[root(i)] = root(first.setdefault(key, i))
-    return np.fromiter((root(i) for i in range(len(photos))), np.int64, len(photos))
+    first: dict[str, int] = {}
+    given = [
+        Pair(first[photo.group], i, "group", 1.0) for i, photo in enumerate(photos) if photo.group and first.setdefault(photo.group, i) != i
+    ]
+    groups, refused = clusters(len(photos), [*given, *find_pairs(photos), *find_bursts(photos)])
+    if not refused:
+        return groups, groups
+    pieces = [Pair(int(first), i, "group", 1.0) for i, first in enumerate(groups) if first != i]
+    return groups, clusters(len(photos), [*pieces, *(replace(pair, kind="group") for pair in refused)])[0]
 
 
 def quotas(n: int, shares: dict[str, float]) -> dict[str, int]:
@@ -111,7 +117,7 @@ def quotas(n: int, shares: dict[str, float]) -> dict[str, int]:
     return result
 
 
-def _groups_of(indices: Iterable[int], table: Table, groups: np.ndarray, seed: int) -> list[_Group]:
+def _groups_of(indices: Iterable[int], table: Table, groups: np.ndarray, chains: np.ndarray, seed: int) -> list[_Group]:
     """The groups of some photos, in the seed's order."""
     members: dict[int, list[int]] = defaultdict(list)
     for i in indices:
@@ -120,7 +126,8 @@ def _groups_of(indices: Iterable[int], table: Table, groups: np.ndarray, seed: i
     for some_members in members.values():
         smallest = min(table.photos[i].sha256 for i in some_members)
         order = hashlib.sha256(f"{seed}:{smallest}".encode()).digest()
-        made.append(_Group(tuple(some_members), Counter(table.photos[i].label for i in some_members), order))
+        counts = Counter(table.photos[i].label for i in some_members)
+        made.append(_Group(tuple(some_members), counts, order, int(chains[some_members[0]])))
     return sorted(made, key=lambda group: group.order)
 
 
@@ -133,12 +140,29 @@ def _assign(groups: list[_Group], shares: dict[str, float]) -> dict[str, list[_G
     held_out = [split for split in _HELD_OUT if shares.get(split, 0.0) > 0]
     placed: dict[bytes, str] = {}
     of_label: dict[str, list[_Group]] = defaultdict(list)
+    of_chain: dict[int, list[_Group]] = defaultdict(list)
+    left: dict[int, Counter[str]] = defaultdict(Counter)  # of a chain
     for group in groups:
-        fits = (split for split in held_out if all(room[label][split] >= n for label, n in group.counts.items()))
-        placed[group.order] = split = next(fits, "train")
-        for label, n in group.counts.items():
-            room[label][split] -= n
+        of_chain[group.chain].append(group)
+        left[group.chain].update(group.counts)
+        for label in group.counts:
             of_label[label].append(group)
+
+    def first_fit(counts: Counter[str]) -> str | None:
+        fits = (split for split in (*held_out, "train") if all(room[label][split] >= n for label, n in counts.items() if n))
+        return next(fits, None)
+
+    for group in groups:
+        if group.order in placed:
+            continue
+        split = first_fit(left[group.chain])
+        rest = [group] if split is None else [piece for piece in of_chain[group.chain] if piece.order not in placed]
+        split = split or first_fit(group.counts) or "train"
+        for piece in rest:
+            placed[piece.order] = split
+            left[piece.chain].subtract(piece.counts)
+            for label, n in piece.counts.items():
+                room[label][split] -= n
     # Only groups larger than what is left of a quota leave some of it unused; with single photos this ends here.
     for split in held_out:
         for label in sorted(of_label):
@@ -210,8 +234,25 @@ def _straddling(splits: Sequence[str], groups: np.ndarray) -> list[str]:
         return []
     n = int(np.isin(groups, straddling).sum())
     return [
-        f"{n} photos in {len(straddling)} groups (copies, look-alikes or one given group) lie on both sides of the given splits;"
-        " they were not moved, and scores may be too good"
+        f"{n} photos in {len(straddling)} groups (copies, near-duplicates, bursts or one given group) lie on both sides of the given"
+        " splits; they were not moved, and scores may be too good"
+    ]
+
+
+def _cut_chains(splits: Sequence[str], groups: np.ndarray, chains: np.ndarray) -> list[str]:
+    """The notice that chains of look-alikes which were too long to be kept together lie in different splits."""
+    pieces: dict[int, set[int]] = defaultdict(set)
+    found: dict[int, set[str]] = defaultdict(set)
+    for group, chain, split in zip(groups.tolist(), chains.tolist(), splits, strict=True):
+        pieces[chain].add(group)
+        found[chain].add(split)
+    parted = [chain for chain in pieces if len(pieces[chain]) > 1 and len(found[chain]) > 1]
+    if not parted:
+        return []
+    n = int(np.isin(chains, parted).sum())
+    return [
+        f"{n} photos form chains of look-alikes too long to keep together, and lie in different splits: scores may be too good;"
+        " give photos that show the same thing a `group` in a CSV"
     ]
 
 
@@ -232,6 +273,20 @@ def _untrained(photos: Sequence[Photo]) -> list[str]:
     trained = {photo.label for photo in photos if photo.split == "train"}
     absent = sorted({photo.label for photo in photos} - trained)
     return [f"no photo in train for {len(absent)} classes, which cannot be learned: {some(map(safe_text, absent))}"] if absent else []
+
+
+def _untested(photos: Sequence[Photo]) -> list[str]:
+    """The notice on classes without a test photo; a class of a single photo was told by the scan."""
+    tested = {photo.label for photo in photos if photo.split == "test"}
+    counts = Counter(photo.label for photo in photos)
+    absent = sorted(label for label, n in counts.items() if n > 1 and label not in tested)
+    if not absent:
+        return []
+    classes = "1 class" if len(absent) == 1 else f"{len(absent)} classes"
+    return [
+        f"no photo in test for {classes}, whose photos all belong together (copies, a burst or one given group), so that nothing tells"
+        f" how well they are recognised: {some(map(safe_text, absent))}"
+    ]
 
 
 def write_split(table: Table, path: Path) -> None:
@@ -285,7 +340,8 @@ def read_split(table: Table, path: Path) -> Table:
         raise DataError(f"{len(missing)} of {len(table)} photos are not in {where}: {some(missing)}", hint=hint)
     unused = [safe_text(name) for name in by_path if name not in used]
     notices = [f"{len(unused)} photos of {path.name} are not in the data: {some(unused, 3)}"] if unused else []
-    groups = group_photos(photos)
-    notices += _straddling([photo.split for photo in photos], groups)
+    groups, chains = group_photos(photos)
+    splits = [photo.split for photo in photos]
+    notices += [*_straddling(splits, groups), *_cut_chains(splits, groups, chains)]
     photos = [replace(photo, group=name) for photo, name in zip(photos, _group_names(photos, groups), strict=True)]
     return table.with_photos(photos, *rows.notices, *notices, *_untrained(photos))

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class Candidate:
     label: str
     split: str = ""
     group: str = ""
+    relabelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +41,33 @@ class Photo:
     """train, val or test; empty where nobody said"""
     group: str = ""
     """photos of one group never straddle splits; empty: alone"""
-    likeness: str = ""
-    """perceptual hash, hex; equal for photos that look the same, mirrored or not; empty for flat pictures"""
     width: int = 0
     """px, as stored in the file"""
     height: int = 0
     """px, as stored in the file"""
     format: str = ""
+    mode: str = ""
+    """of the file's pixels, as Pillow names it"""
+    n_bytes: int = 0
+    taken: str = ""
+    """when, by the camera's clock (EXIF), as 2024-05-31T16:20:07; empty where nobody knows"""
+    camera: str = ""
+    """make and model (EXIF); empty where nobody knows"""
+    tables: str = ""
+    """digest of a JPEG's quantisation tables, hex: equal for files of one encoder and quality; empty for other formats"""
+    relabelled: bool = False
+    """whether `label` is not the one that the data gives"""
+    glance: bytes = field(default=b"", repr=False)
+    """`views.GLANCE_PX` x `views.GLANCE_PX` grey pixels, to compare photos by; empty for flat pictures"""
 
 
 @dataclass(frozen=True, slots=True)
 class Omitted:
-    """A file, or a row of a CSV, that was left out."""
+    """A file, or a row of a CSV, that was left out. split: of a photo that the user left out, as given; empty where nobody said."""
 
     path: str
     reason: str
+    split: str = ""
 
 
 @dataclass(frozen=True)

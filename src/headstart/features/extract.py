@@ -1,14 +1,12 @@
 """The trunk pass: photos through the frozen layers once, into the store."""
 
 import dataclasses
-import hashlib
 import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,9 +14,8 @@ import numpy as np
 from headstart.backbone.cut import Trunk
 from headstart.data import pixels
 from headstart.data.augment import augment, canonical
-from headstart.data.reading import read_ahead
+from headstart.data.reading import read_ahead, read_unchanged
 from headstart.data.table import Table
-from headstart.errors import DataError, safe_text
 from headstart.features import engine
 from headstart.features.key import RowKey, Spec
 from headstart.features.store import INDEX_ROW_BYTES, Overflow, Rows, Space, Store
@@ -242,20 +239,6 @@ def _pixel_rows(table: Table, positions: Sequence[int], shorter_px: int) -> Iter
 
     images = read_ahead(read, positions, threads=_threads(), ahead=128)
     return zip(_grouped(positions, 32), _grouped(images, 32), strict=True)
-
-
-def read_unchanged(path: Path, sha256: str) -> bytes:
-    """A photo's bytes, which must still be the ones that were scanned: the store is addressed by them.
-
-    Raises: DataError: the file vanished or its content is another.
-    """
-    try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {safe_text(str(path))} any more: {error.strerror}", hint="run the same command again") from error
-    if hashlib.sha256(source).hexdigest() != sha256:
-        raise DataError(f"{safe_text(str(path))} changed while the run was reading it", hint="run the same command again")
-    return source
 
 
 def _grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

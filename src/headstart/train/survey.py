@@ -12,7 +12,7 @@ from headstart.backbone import cut as cuts
 from headstart.backbone.graph import is_norm
 from headstart.backbone.networks import Network
 from headstart.data import pixels
-from headstart.features.extract import read_unchanged
+from headstart.data.reading import read_unchanged
 from headstart.train.plan import DEPTHS, Cost, Situation, seconds_of
 from headstart.train.task import Task
 from headstart.train.tune import Place
