@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def assess(bundle: Bundle, data: str, *, run: Path | None = None) -> Assessment:
     notices = [f"{len(table.omitted)} files left out"] if table.omitted else []
     if run is None and "seed" in bundle.provenance:  # trained here, unlike a network as published
         notices.append("this model is apart from its run, so whether it was trained on some of these photos cannot be checked")
-    seen = {photo.sha256 for photo in _photos_of(run) if photo.split != "test"} if run is not None else set()
+    seen = {photo.sha256 for photo in photos_of(run) if photo.split != "test"} if run is not None else set()
     if n_seen := sum(photo.sha256 in seen for photo in table.photos):
         notices.append(f"{n_seen} of these photos trained this model: it knows them, so the numbers are too good")
     return Assessment(metrics, about, tuple(notices))
@@ -58,7 +59,7 @@ def assess_again(folder: Path) -> Assessment:
     """
     run = Run(folder)
     data = run.record["data"]
-    photos = [photo for photo in _photos_of(folder) if photo.split == "test"]
+    photos = [photo for photo in photos_of(folder) if photo.split == "test"]
     table = Table(Path(data["root"]), tuple(photos), tuple(data["classes"]), name=data["name"])
     _check_unchanged(table)
     metrics = measure(answers(run.bundle, table), table.labels, table.classes, seed=run.record["seed"])
@@ -66,7 +67,17 @@ def assess_again(folder: Path) -> Assessment:
 
 
 def answers(bundle: Bundle, table: Table) -> np.ndarray:
-    """The bundle's probabilities for a table's photos, from their files: float32 [n, k].
+    """The bundle's probabilities for a table's photos, from their files: float32 [n, k]. Raises: as `predictions`."""
+    return probabilities(predictions(bundle, table), len(bundle.labels))
+
+
+def probabilities(found: Sequence[predict.Prediction], n_classes: int) -> np.ndarray:
+    """Of every class, float32 [n, n_classes], from predictions that hold them."""
+    return np.array([answer.probabilities for answer in found], np.float32).reshape(len(found), n_classes)
+
+
+def predictions(bundle: Bundle, table: Table) -> list[predict.Prediction]:
+    """The bundle's answers for a table's photos, from their files, with all probabilities.
 
     Raises: DataError: a photo cannot be read any more.
     """
@@ -75,7 +86,7 @@ def answers(bundle: Bundle, table: Table) -> np.ndarray:
         found = list(predict.counted(predict.stream(bundle, files, top=1, all_probabilities=True), advance))
     if unread := [f"{safe_text(answer.path)} ({answer.reason})" for answer in found if answer.probabilities is None]:
         raise DataError(f"{len(unread)} photos cannot be read any more: {some(unread)}", hint="run the same command again")
-    return np.array([answer.probabilities for answer in found], np.float32).reshape(len(files), len(bundle.labels))
+    return found
 
 
 def _in_the_models_words(table: Table, bundle: Bundle) -> Table:
@@ -91,7 +102,7 @@ def _in_the_models_words(table: Table, bundle: Bundle) -> Table:
     return dataclasses.replace(table.with_photos(photos), classes=names)
 
 
-def _photos_of(folder: Path) -> list[Photo]:
+def photos_of(folder: Path) -> list[Photo]:
     """The photos of a run, as its split.csv names them. Raises: DataError: it has none."""
     read_record(folder)
     try:

@@ -109,3 +109,83 @@ def test_mcnemar_is_the_exact_binomial_test_of_the_photos_on_which_two_classifie
 def test_mcnemar_of_very_many_photos_is_a_number() -> None:
     assert intervals.mcnemar(0, 100_000) == 0.0
     assert intervals.mcnemar(50_000, 50_000) == 1.0
+
+
+def balanced(n_right: list[int], n: list[int]) -> intervals.Interval:
+    share, counts = np.array(n_right) / n, np.array(n)
+    return intervals.wilson_of_means(share, counts, counts * share * (1 - share), intervals.RIGHT_OR_WRONG)
+
+
+@pytest.mark.parametrize(("n_right", "n"), [(0, 20), (18, 20), (120, 200), (200, 200)])
+def test_one_mean_of_rights_and_wrongs_has_nearly_wilsons_interval(n_right: int, n: int) -> None:
+    assert balanced([n_right], [n]) == pytest.approx(intervals.wilson(n_right, n), abs=0.25 / n)
+
+
+def test_means_of_classes_of_one_size_have_nearly_wilsons_interval_of_all_photos() -> None:
+    assert balanced([18, 17, 19, 18], [20] * 4) == pytest.approx(intervals.wilson(72, 80), abs=0.015)
+    assert balanced([10] * 8, [10] * 8) == pytest.approx(intervals.wilson(80, 80), abs=0.01)
+
+
+def test_a_small_class_makes_the_mean_of_classes_uncertain() -> None:
+    low, high = balanced([995, 3], [1000, 3])
+    assert low < 0.8
+    assert high > 0.99
+    assert balanced([995, 1], [1000, 1])[0] < low
+
+
+@given(st.lists(st.integers(1, 40).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), min_size=1, max_size=12))
+def test_the_interval_of_a_mean_of_shares_holds_it(shares: list[tuple[int, int]]) -> None:
+    low, high = balanced([n_right for n_right, _ in shares], [n for _, n in shares])
+    mean = float(np.mean([n_right / n for n_right, n in shares]))
+    assert 0 <= low <= mean + 1e-12
+    assert mean - 1e-12 <= high <= 1
+    assert low < high
+
+
+@pytest.mark.parametrize("truth", [[0.9, 0.9, 0.9, 0.9], [0.99, 0.95, 0.8, 0.6]])
+def test_intervals_of_balanced_accuracy_hold_the_truth_in_about_95_of_100_cases(truth: list[float]) -> None:
+    rng, n = np.random.default_rng(0), [60, 30, 15, 8]
+    hits = 0
+    for draw in rng.binomial(n, truth, size=(2000, 4)):
+        low, high = balanced(draw.tolist(), n)
+        hits += low <= np.mean(truth) <= high
+    assert 0.93 <= hits / 2000 <= 0.99
+
+
+def test_a_stretched_interval_is_wider_on_both_sides_and_stays_in_range() -> None:
+    assert intervals.stretched(0.5, (0.4, 0.7), 1.5) == pytest.approx((0.35, 0.8))
+    assert intervals.stretched(0.9, (0.3, 0.97), 2) == (0.0, 1.0)
+    assert intervals.stretched(1.2, (1.0, 1.6), 2, most=None) == pytest.approx((0.8, 2.0))
+    assert intervals.stretched(0.5, (0.55, 0.7), 2) == pytest.approx((0.5, 0.9))  # a bootstrap's interval may miss its value
+
+
+def test_pooled_folds_make_an_interval_wider_and_one_head_does_not() -> None:
+    right, alone = np.arange(50) % 5 > 0, np.arange(50)
+    low, high = intervals.wilson(40, 50)
+    assert intervals.held_out_interval(right, alone, 1) == pytest.approx((low, high))
+    assert intervals.held_out_interval(right, alone, 5) == pytest.approx((0.8 - 1.5 * (0.8 - low), 0.8 + 1.5 * (high - 0.8)))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 5))
+def test_copies_say_nothing_new(right: list[bool], times: int) -> None:
+    """However many are right: all of them, too."""
+    of_copies = intervals.held_out_interval(np.repeat(right, times), np.repeat(np.arange(len(right)), times), 5)
+    assert of_copies == pytest.approx(intervals.held_out_interval(right, np.arange(len(right)), 5))
+
+
+def test_groups_whose_photos_are_right_by_chance_cost_little() -> None:
+    right = np.random.default_rng(0).random(2000) < 0.8
+    assert intervals.together(right, np.arange(2000)) == 1
+    assert intervals.together(right, np.arange(2000) // 4) < 1.3
+    assert intervals.together(np.repeat(right, 4), np.arange(8000) // 4) == pytest.approx(4)
+
+
+def test_intervals_of_groups_hold_the_truth_in_about_95_of_100_cases() -> None:
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(90), np.arange(90) % 3 + 1)
+    held = 0
+    for _ in range(300):
+        right = np.where(rng.random(len(groups)) < 0.8, rng.random(90)[groups], rng.random(len(groups))) < 0.9  # partly together
+        low, high = intervals.held_out_interval(right, groups, 1)
+        held += low <= 0.9 <= high
+    assert 0.92 < held / 300 <= 0.995

@@ -1,5 +1,6 @@
 """What commands print of a result, on stdout."""
 
+import heapq
 import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from headstart.report.tuning import Score
 
 MOST_CLASSES = 30  # more rows than this are the report's business
+MOST_MISTAKES = 3
+UNBALANCED = 1.5  # times as many photos in the largest class as in the smallest: accuracy then speaks for the large ones
 
 
 def show_run(run: Run) -> None:
@@ -52,19 +55,37 @@ def _candidate(score: "Score") -> str:
 
 
 def show_metrics(test: Mapping[str, Any], about: str, name: str = "Accuracy") -> None:
-    """A table of each class, then accuracy with its interval and `about` which photos it is."""
-    numbers = ("precision", "recall", "f1")
+    """A table of each class, then accuracy with its interval and `about` which photos it is, and what it hides."""
+    numbers = {"precision": "precision", "recall": "recall", "f1": "f1", "roc_auc": "AUC"}
     rows = list(test["per_class"].items())
     print()
     print_table(
-        ("class", *numbers, "photos"),
-        [(name, *(_share(row[key]) for key in numbers), str(row["n"])) for name, row in rows[:MOST_CLASSES]],
-        right=(*numbers, "photos"),
+        ("class", *numbers.values(), "photos"),
+        [(label, *(_share(row[key]) for key in numbers), str(row["n"])) for label, row in rows[:MOST_CLASSES]],
+        right=(*numbers.values(), "photos"),
     )
     if len(rows) > MOST_CLASSES:
         print(f"... and {len(rows) - MOST_CLASSES} more classes")
-    low, high = test["accuracy_ci95"]
-    print(f"\n{name} {test['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}; {about})")
+    print(f"\n{name} {test['accuracy']:.3f} ({_interval(test, 'accuracy')}; {about})")
+    sizes = [row["n"] for _, row in rows if row["n"]]
+    if max(sizes) >= UNBALANCED * min(sizes):
+        balanced = f"{test['balanced_accuracy']:.3f} ({_interval(test, 'balanced_accuracy')}"
+        print(f"Balanced accuracy {balanced}; every class counts the same, however few photos it has)")
+    if mistakes := _mistakes(test["confusion"]):
+        print("Most often mistaken: " + "; ".join(mistakes))
+
+
+def _interval(test: Mapping[str, Any], key: str) -> str:
+    low, high = test["ci95"][key]
+    return f"95 % interval {low:.3f} to {high:.3f}"
+
+
+def _mistakes(confusion: Mapping[str, Any]) -> list[str]:
+    """The most frequent pairs of a class and what it is taken for, as counts and shares of the class's photos."""
+    labels = [safe_text(label) for label in confusion["labels"]]
+    pairs = ((n, i, j, sum(row)) for i, row in enumerate(confusion["counts"]) for j, n in enumerate(row) if n and i != j)
+    most = heapq.nsmallest(MOST_MISTAKES, pairs, key=lambda pair: (-pair[0], pair[1:]))
+    return [f"{labels[i]} for {labels[j]}, {n} of {of} ({100 * n / of:.0f} %)" for n, i, j, of in most]
 
 
 def _share(value: float | None) -> str:
