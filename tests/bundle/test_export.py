@@ -11,6 +11,7 @@ from torch import nn
 from headstart.bundle.export import build_bundle
 from headstart.bundle.format import Bundle, Label, load_bundle
 from headstart.bundle.predict import open_engine, softmax
+from headstart.bundle.record import LabelSets, NoneOfThese
 from headstart.errors import BundleError
 from headstart.features import onnx
 from headstart.features.onnx import check_images
@@ -46,6 +47,17 @@ def test_the_same_network_gives_the_same_files(tmp_path: Path, tiny_net: TinyNet
     assert first.record.files == second.record.files
 
 
+def test_what_it_says_of_the_unknown_is_kept_and_checked(tmp_path: Path, tiny_net: TinyNet) -> None:
+    says = {"score": "energy", "threshold": -1.5, "false_alarms": 0.05, "detection": 0.4}
+    common = {"module": tiny_net, "labels": LABELS, "preprocessing": PREPROCESSING, "temperature": 1.5, "provenance": {}, "licence": None}
+    built = build_bundle(tmp_path / "model", **common, none_of_these=says, conformal={"coverage": 0.9, "threshold": 0.25})
+    assert built.none_of_these == NoneOfThese(-1.5, 0.05, 0.4)
+    assert load_bundle(tmp_path).conformal == built.conformal == LabelSets(0.9, 0.25)
+    with pytest.raises(BundleError, match=r"'conformal.threshold' to be a number of 0 to 1, found nan"):
+        build_bundle(tmp_path / "other", **common, conformal={"coverage": 0.9, "threshold": float("nan")})
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_an_export_that_differs_is_refused_with_the_numbers_and_the_old_model_stays(
     folder: Path, tiny_net: TinyNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,4 +89,4 @@ def test_labels_and_outputs_must_be_as_many(tmp_path: Path, tiny_net: TinyNet) -
 def test_no_path_of_this_machine_is_in_the_bundle(folder: Path) -> None:
     for file in folder.iterdir():
         assert str(Path(__file__).parents[2]).encode() not in file.read_bytes()
-    assert json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["format"] == 1
+    assert json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["format"] == 2

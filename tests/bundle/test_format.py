@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headstart.bundle.format import load_bundle
-from headstart.bundle.record import Label, digest, read_record
+from headstart.bundle.record import Label, LabelSets, NoneOfThese, digest, read_record
 from headstart.errors import BundleError
 
 
@@ -93,10 +93,47 @@ def test_a_file_cut_short_is_refused(folder: Path) -> None:
 
 
 def test_a_newer_format_asks_for_an_upgrade(folder: Path) -> None:
-    change(folder, lambda values: values.update(format=2, something_new=1))
-    with pytest.raises(BundleError, match="the model is of format 2, this headstart reads up to 1") as caught:
+    change(folder, lambda values: values.update(format=3, something_new=1))
+    with pytest.raises(BundleError, match="the model is of format 3, this headstart reads up to 2") as caught:
         load_bundle(folder)
     assert caught.value.hint == "pip install --upgrade headstart"
+
+
+def as_format_1(values: dict[str, Any]) -> None:
+    values["format"] = 1
+    del values["none_of_these"], values["conformal"]
+
+
+def test_a_bundle_of_format_1_still_reads_and_says_neither(folder: Path) -> None:
+    change(folder, as_format_1)
+    bundle = load_bundle(folder)
+    assert (bundle.none_of_these, bundle.conformal, bundle.temperature) == (None, None, 1.5)
+    assert bundle.record.to_json()["format"] == 2
+    change(folder, as_format_1_with("conformal"))
+    with pytest.raises(BundleError, match=r"missing fields \[\], unknown fields \['conformal'\]"):
+        load_bundle(folder)
+
+
+def as_format_1_with(key: str) -> Callable[[dict[str, Any]], None]:
+    def edit(values: dict[str, Any]) -> None:
+        values[key] = None
+
+    return edit
+
+
+def test_format_2_without_its_fields_is_refused(folder: Path) -> None:
+    change(folder, lambda values: values.pop("none_of_these"))
+    with pytest.raises(BundleError, match=r"missing fields \['none_of_these'\], unknown fields \[\]"):
+        load_bundle(folder)
+
+
+def test_what_it_says_of_the_unknown_is_read_back(folder: Path) -> None:
+    kept = {"none_of_these": {"score": "energy", "threshold": -3, "false_alarms": 0.05, "detection": None}}
+    change(folder, lambda values: values.update(kept, conformal={"coverage": 0.9, "threshold": 1}))
+    bundle = load_bundle(folder)
+    assert bundle.none_of_these == NoneOfThese(-3.0, 0.05)
+    assert bundle.conformal == LabelSets(0.9, 1.0)
+    assert read_record(json.dumps(bundle.record.to_json()).encode()).none_of_these == NoneOfThese(-3.0, 0.05)
 
 
 def test_an_edit_by_hand_is_refused(folder: Path) -> None:
@@ -130,18 +167,40 @@ BAD_FIELDS = [
     (("files", "../../evil"), "0" * 64, "'files' to be an object of sha256"),
     (("files", "model.onnx"), "0", "'files' to be an object of sha256"),
     (("preprocessing",), {}, "'preprocessing' to have input_px, crop, interpolation, mean, std, found"),
-    (("preprocessing", "input_px"), 0, "'input_px' to be a whole number of 1 to 4096, found 0"),
-    (("preprocessing", "input_px"), 10**9, "'input_px' to be a whole number"),
-    (("preprocessing", "input_px"), 32.5, "'input_px' to be a whole number"),
-    (("preprocessing", "crop"), 1e-9, "'crop' to be a number over 0.01"),
+    (("preprocessing", "input_px"), 0, "'preprocessing.input_px' to be a whole number of 1 to 4096, found 0"),
+    (("preprocessing", "input_px"), 10**9, "'preprocessing.input_px' to be a whole number"),
+    (("preprocessing", "input_px"), 32.5, "'preprocessing.input_px' to be a whole number"),
+    (("preprocessing", "crop"), 1e-9, "'preprocessing.crop' to be a number over 0.01"),
     (("preprocessing", "crop"), 2, "'preprocessing' cannot be used: expected a crop over 0 and up to 1"),
     (("preprocessing", "interpolation"), "best", "'preprocessing' cannot be used: expected an interpolation of"),
-    (("preprocessing", "mean"), [0.5, 0.5], "'mean' to be three numbers"),
+    (("preprocessing", "mean"), [0.5, 0.5], "'preprocessing.mean' to be three numbers"),
     (("preprocessing", "std"), [0.5, 0.5, 0], "'preprocessing' cannot be used"),
     (("golden",), {}, "'golden' to have 'decoder_digest' and 'logits'"),
     (("golden", "logits"), [[1, 2]], "'golden.logits' to be rows of 3 numbers"),
     (("golden", "logits"), [[1, 2, "3"]], "'golden.logits' to be rows of 3 numbers"),
     (("golden", "decoder_digest"), "0" * 64, "the model was made with other rules for reading pictures"),
+    *[
+        (("none_of_these",), {"score": "energy", "threshold": -3.5, "false_alarms": 0.05, "detection": 0.4, **wrong}, text)
+        for wrong, text in [
+            ({"score": "nearest"}, "'none_of_these.score' to be 'energy', found 'nearest'"),
+            ({"score": ["energy"]}, "'none_of_these.score' to be 'energy'"),
+            ({"threshold": None}, "'none_of_these.threshold' to be a number, found None"),
+            ({"threshold": True}, "'none_of_these.threshold' to be a number, found True"),
+            ({"threshold": -(10**400)}, "'none_of_these.threshold' to be a number, found -1000"),
+            ({"false_alarms": 0}, "'none_of_these.false_alarms' to be a number over 0 and under 1, found 0"),
+            ({"false_alarms": "0.05"}, "'none_of_these.false_alarms' to be a number over 0"),
+            ({"detection": 1.01}, "'none_of_these.detection' to be a number of 0 to 1, or null, found 1.01"),
+            ({"detection": [0.4]}, "'none_of_these.detection' to be a number of 0 to 1, or null"),
+            ({"more": 1}, "'none_of_these' to have score, threshold, false_alarms, detection, found"),
+        ]
+    ],
+    (("none_of_these",), {}, r"'none_of_these' to have score, threshold, false_alarms, detection, found \[\]"),
+    (("none_of_these",), -3.5, r"'none_of_these' to have score, threshold, false_alarms, detection, found -3.5"),
+    (("conformal",), {"coverage": 1, "threshold": 0.1}, "'conformal.coverage' to be a number over 0 and under 1, found 1"),
+    (("conformal",), {"coverage": 0.9, "threshold": -0.1}, "'conformal.threshold' to be a number of 0 to 1, found -0.1"),
+    (("conformal",), {"coverage": 0.9, "threshold": True}, "'conformal.threshold' to be a number of 0 to 1, found True"),
+    (("conformal",), {"coverage": 0.9}, r"'conformal' to have coverage, threshold, found \['coverage'\]"),
+    (("conformal",), [], r"'conformal' to have coverage, threshold, found \[\]"),
     (("surprise",), 1, r"missing fields \[\], unknown fields \['surprise'\]"),
 ]
 

@@ -16,6 +16,7 @@ from PIL import Image
 from headstart.bundle import predict
 from headstart.bundle.format import Bundle, load_bundle
 from headstart.bundle.predict import Prediction, counted, open_engine, softmax, stream
+from headstart.bundle.record import LabelSets, NoneOfThese
 from headstart.errors import BundleError, ConfigError
 from headstart.features import runtime
 
@@ -183,8 +184,47 @@ def test_what_auto_chose_and_does_not_work_is_replaced(
 
 def test_an_answer_that_is_not_a_number_is_a_reason(bundle: Bundle) -> None:
     logits = np.array([[1, 0, 0], [np.nan, 0, 0]], np.float32)
-    rows = predict._predictions(bundle, [predict._Read("a"), predict._Read("b")], logits, 1, False)
+    rows = predict._predictions(bundle, [predict.Read("a"), predict.Read("b")], logits, 1, False)
     assert [(one.label, one.reason) for one in rows] == [("tabby", None), (None, "the network's answer is not a number")]
+
+
+def saying(bundle: Bundle, *, energy: float | None = None, threshold: float | None = None) -> Bundle:
+    """The same model with a threshold for none of these, and one for sets."""
+    none_of_these = None if energy is None else NoneOfThese(energy, 0.05)
+    conformal = None if threshold is None else LabelSets(0.9, threshold)
+    return dataclasses.replace(bundle, record=dataclasses.replace(bundle.record, none_of_these=none_of_these, conformal=conformal))
+
+
+def test_a_photo_of_higher_energy_than_the_threshold_is_none_of_the_labels(bundle: Bundle) -> None:
+    logits = np.array([[2, 0, 0], [0, 0, 0]], np.float32)  # energies -2.24 and -1.10
+    rows = list(predict._predictions(saying(bundle, energy=-1.5), [predict.Read("a"), predict.Read("b")], logits, 2, False))
+    assert [(one.known, one.label) for one in rows] == [(True, "tabby"), (False, "tabby")]
+    rows = list(predict._predictions(saying(bundle), [predict.Read("a")], logits[:1], 2, False))
+    assert [(one.known, one.labels) for one in rows] == [(None, ())]
+
+
+def test_the_temperature_moves_probabilities_and_not_what_is_known(bundle: Bundle, photo: Photo) -> None:
+    path = photo("red.png", (255, 0, 0))
+    assert bundle.predict(path).known is None
+    for temperature in (0.1, 1.5, 20.0):
+        warm = dataclasses.replace(bundle, record=dataclasses.replace(bundle.record, temperature=temperature))
+        assert [saying(warm, energy=energy).predict(path).known for energy in (-100.0, 100.0)] == [False, True]
+
+
+def test_a_set_holds_the_answer_and_every_label_that_is_probable_enough(bundle: Bundle, photo: Photo) -> None:
+    path = photo("grey.png", (130, 128, 120))
+    alone = saying(bundle, threshold=1.0).predict(path)
+    assert alone.labels == (alone.label,)
+    every = saying(bundle, threshold=0.0).predict(path, top=1)
+    assert every.labels == tuple(label for label, _ in bundle.predict(path, top=3).top)
+    second = bundle.predict(path, top=2).top[1][1]
+    assert len(saying(bundle, threshold=second - 1e-4).predict(path).labels) == 2
+    assert len(saying(bundle, threshold=second + 1e-4).predict(path).labels) == 1
+
+
+def test_what_cannot_be_read_is_neither_known_nor_unknown(bundle: Bundle) -> None:
+    found = saying(bundle, energy=0.0, threshold=0.5).predict(b"text")
+    assert (found.known, found.labels, found.label) == (None, (), None)
 
 
 def test_top_must_be_positive_and_ends_with_the_classes(bundle: Bundle, photo: Photo) -> None:
@@ -196,6 +236,9 @@ def test_top_must_be_positive_and_ends_with_the_classes(bundle: Bundle, photo: P
 def test_a_prediction_is_json(bundle: Bundle, photo: Photo) -> None:
     values = json.loads(json.dumps(bundle.predict(photo("a.png"), top=1).to_json()))
     assert values["top"] == [{"label": "tabby", "id": "n02123045", "probability": values["probability"]}]
+    assert (values["known"], values["labels"]) == (None, [])
+    said = json.loads(json.dumps(saying(bundle, energy=-100.0, threshold=0.0).predict(photo("a.png")).to_json()))
+    assert (said["known"], sorted(said["labels"])) == (False, sorted(label.name for label in bundle.labels))
     assert Prediction("x", reason="empty file").to_json()["reason"] == "empty file"
 
 

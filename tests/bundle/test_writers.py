@@ -15,6 +15,10 @@ from headstart.bundle.writers import FORMATS, write
 from headstart.errors import ConfigError
 
 CAT = Prediction("cat.jpg", 1, "tabby", "n02123045", 0.851, (("tabby", 0.851), ("tiger, striped", 0.1)), ("n02123045", None))
+STRANGE = Prediction(
+    "moon.jpg", 1, "tabby", None, 0.4, (("tabby", 0.4), ("roses", 0.3)), (None, None), known=False, labels=("tabby", "roses")
+)
+UNSURE = Prediction("u.jpg", 0, "roses", None, 0.5, (("roses", 0.5), ("a, b", 0.4)), (None, None), known=True, labels=("roses", "a, b"))
 NO_TEXT = os.fsdecode(b'\xff,"\r\n.jpg') if sys.platform != "win32" else "odd"
 BAD = Prediction("bad\n.jpg", reason="truncated")
 ODD = Prediction(NO_TEXT, 0, "café\nau lait", None, 0.5, (("café\nau lait", 0.5),), (None,))
@@ -25,6 +29,45 @@ def test_one_photo_is_a_list_of_answers(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == "1: tabby (n02123045) 0.85\n2: tiger, striped 0.10\n"
     write([BAD], format="table", top=2)
     assert capsys.readouterr().out == "bad\\n.jpg could not be read: truncated\n"
+
+
+def test_none_of_these_and_the_labels_it_may_be_are_told_of_one_photo(capsys: pytest.CaptureFixture[str]) -> None:
+    write([STRANGE], format="table", top=2)
+    told = "none of these: it looks like no class that the model knows; the nearest are\n1: tabby 0.40\n2: roses 0.30\n"
+    assert capsys.readouterr().out == told
+    write([UNSURE], format="table", top=2)
+    assert capsys.readouterr().out == "1: roses 0.50\n2: a, b 0.40\none of roses, a, b\n"
+
+
+def test_none_of_these_stands_beside_the_nearest_answer_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    write([CAT, STRANGE, UNSURE, BAD], format="table", top=2)
+    assert capsys.readouterr().out.splitlines() == [
+        "cat.jpg    tabby (n02123045) 0.85      tiger, striped 0.10",
+        "moon.jpg   none of these (tabby 0.40)  roses 0.30",
+        "u.jpg      roses 0.50                  a, b 0.40            one of roses, a, b",
+        "bad\\n.jpg  could not be read: truncated",
+    ]
+
+
+def test_a_set_of_many_labels_is_a_short_line(capsys: pytest.CaptureFixture[str]) -> None:
+    many = tuple(f"class {i}\n" for i in range(30))
+    write([Prediction("m.jpg", 0, many[0], None, 0.1, ((many[0], 0.1),), (None,), known=True, labels=many)], format="table", top=1)
+    shown = ", ".join(f"class {i}\\n" for i in range(5))
+    assert capsys.readouterr().out == f"1: class 0\\n 0.10\none of {shown} and 25 more\n"
+
+
+def test_programs_read_both_too(tmp_path: Path) -> None:
+    write([STRANGE, CAT], format="csv", out=tmp_path / "a.csv", top=2)
+    with open(tmp_path / "a.csv", encoding="utf-8", newline="") as file:
+        header, strange, cat = csv.reader(file)
+    assert header[-2:] == ["known", "labels"]
+    assert (strange[-2], json.loads(strange[-1])) == ("false", ["tabby", "roses"])
+    assert cat[-2:] == ["", ""]
+    write([UNSURE, CAT], format="parquet", out=tmp_path / "a.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "a.parquet")
+    assert (table["known"].to_pylist(), table["labels"].to_pylist()) == ([True, None], [["roses", "a, b"], []])
+    write([UNSURE], format="json", out=tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))[0]["labels"] == ["roses", "a, b"]
 
 
 def test_several_photos_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,16 +99,16 @@ def test_csv_has_the_same_columns_in_every_row(tmp_path: Path) -> None:
     with open(tmp_path / "a.csv", encoding="utf-8", newline="") as file:
         header, cat, bad, odd = csv.reader(file)
     assert header[:6] == ["path", "index", "label", "id", "probability", "reason"]
-    assert header[6:] == ["label_2", "id_2", "probability_2", "label_3", "id_3", "probability_3"]
-    assert cat == ["cat.jpg", "1", "tabby", "n02123045", "0.851", "", "tiger, striped", "", "0.1", "", "", ""]
-    assert bad == ["bad\n.jpg", "", "", "", "", "truncated", *[""] * 6]
+    assert header[6:] == ["label_2", "id_2", "probability_2", "label_3", "id_3", "probability_3", "known", "labels"]
+    assert cat == ["cat.jpg", "1", "tabby", "n02123045", "0.851", "", "tiger, striped", "", "0.1", *[""] * 5]
+    assert bad == ["bad\n.jpg", "", "", "", "", "truncated", *[""] * 8]
     assert odd[2] == "café\nau lait"
 
 
 def test_parquet_keeps_kinds_and_order(tmp_path: Path) -> None:
     write([CAT, BAD, ODD], format="parquet", out=tmp_path / "a.parquet")
     table = pyarrow.parquet.read_table(tmp_path / "a.parquet")
-    assert table.column_names == ["path", "index", "label", "id", "probability", "top", "reason"]
+    assert table.column_names == ["path", "index", "label", "id", "probability", "top", "reason", "known", "labels"]
     assert table["index"].to_pylist() == [1, None, 0]
     assert table["top"].to_pylist()[0][1]["label"] == "tiger, striped"
     assert table["probability"].to_pylist()[0] == pytest.approx(0.851)

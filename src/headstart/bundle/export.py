@@ -15,7 +15,7 @@ import torch
 
 from headstart.bundle.format import RECORD_FILE, Bundle, load_bundle
 from headstart.bundle.predict import softmax
-from headstart.bundle.record import NETWORK_FILE, TAIL_FILE, Golden, Label, Record
+from headstart.bundle.record import NETWORK_FILE, TAIL_FILE, Golden, Label, LabelSets, NoneOfThese, Record
 from headstart.data.golden import golden_digest
 from headstart.data.pixels import DECODER, Preprocessing
 from headstart.errors import BundleError
@@ -39,6 +39,8 @@ def build_bundle(
     licence: str | None,
     tail_state: Mapping[str, torch.Tensor] | None = None,
     thresholds: Mapping[str, float] | None = None,
+    none_of_these: Mapping[str, Any] | None = None,
+    conformal: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Export a network, check that the export answers as PyTorch does, and keep it as a bundle at `folder`, all or nothing.
 
@@ -50,10 +52,12 @@ def build_bundle(
         provenance: how the model came to be; JSON values.
         tail_state: the trained layers, for those who go on training with PyTorch.
         thresholds: label name -> least probability at which to believe it.
+        none_of_these, conformal: as bundle.json has them (docs/formats.md); `evaluate.novelty` and `evaluate.conformal` fix them.
 
     Returns: the bundle, loaded from where it now lies.
     Raises:
-        BundleError: the export differs from PyTorch, or is not a network for these labels; the text gives the numbers.
+        BundleError: the export differs from PyTorch, or is not a network for these labels, or a value is none that bundle.json may hold;
+            the text gives the numbers.
         HeadstartError: the disk is full, or the folder cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +78,8 @@ def build_bundle(
                 provenance=provenance,
                 files={file.name: _sha256(file) for file in sorted(draft.iterdir())},
                 golden=golden,
+                none_of_these=None if none_of_these is None else NoneOfThese.from_json(none_of_these),
+                conformal=None if conformal is None else LabelSets.from_json(conformal),
             )
             write_json(draft / RECORD_FILE, record.to_json())
             checked = load_bundle(draft)  # what cannot be loaded is not kept

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from headstart.bundle.onnx_file import MalformedError, has_external_data
-from headstart.bundle.record import NETWORK_FILE, TAIL_FILE, Golden, Label, Record, read_record
+from headstart.bundle.record import NETWORK_FILE, TAIL_FILE, Golden, Label, LabelSets, NoneOfThese, Record, read_record
 from headstart.data.golden import check_golden
 from headstart.data.pixels import Preprocessing
 from headstart.errors import BundleError, DataError, safe_text
@@ -56,6 +56,16 @@ class Bundle:
     def thresholds(self) -> Mapping[str, float]:
         """Label name -> least probability at which to believe it."""
         return self.record.thresholds
+
+    @property
+    def none_of_these(self) -> NoneOfThese | None:
+        """When a photo is none of the labels, or None: the model does not say."""
+        return self.record.none_of_these
+
+    @property
+    def conformal(self) -> LabelSets | None:
+        """Which labels a photo's set holds, or None: the model has no sets."""
+        return self.record.conformal
 
     @property
     def licence(self) -> str | None:

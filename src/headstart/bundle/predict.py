@@ -23,6 +23,8 @@ from headstart.data.golden import golden_images
 from headstart.data.pixels import Preprocessing, load, prepare
 from headstart.data.reading import read_ahead
 from headstart.errors import BundleError, ConfigError, DataError
+from headstart.evaluate import novelty
+from headstart.evaluate.conformal import members
 from headstart.features import runtime
 
 __all__ = ["Photo", "Prediction", "counted", "expand", "is_one_photo", "open_engine", "softmax", "stream"]
@@ -62,6 +64,11 @@ class Prediction:
     """their lasting names, in the same order"""
     reason: str | None = None
     """why the photo could not be read: `truncated`, `not an image (text)`, ..."""
+    known: bool | None = None
+    """False: it looks like none of the labels, of which `label` is the nearest. None where the model does not say"""
+    labels: tuple[str, ...] = ()
+    """a set that holds the right label for a stated share of photos (`Bundle.conformal`), the most probable first; empty where the
+    model has no sets"""
     probabilities: np.ndarray | None = field(default=None, repr=False, compare=False)
     """float32 [k], of every class in the model's order; only when asked for"""
 
@@ -78,6 +85,8 @@ class Prediction:
                 for (label, probability), lasting in zip(self.top, self.top_ids, strict=True)
             ],
             "reason": self.reason,
+            "known": self.known,
+            "labels": list(self.labels),
         }
 
 
@@ -184,7 +193,7 @@ def _open_checked(bundle: Bundle, provider: str, precision: str, threads: int | 
 
 
 @dataclass(frozen=True)
-class _Read:
+class Read:
     """A photo on its way to the network: pixels or the reason why there are none."""
 
     path: str
@@ -192,53 +201,56 @@ class _Read:
     reason: str | None = None
 
 
-def _read(photo: Photo, preprocessing: Preprocessing) -> _Read:
+def read(photo: Photo, preprocessing: Preprocessing) -> Read:
+    """The photo as the network takes it, or the reason why not; never raises for a photo."""
     path = os.fspath(photo) if isinstance(photo, str | os.PathLike) else ""
     try:
         if isinstance(photo, np.ndarray):
-            return _Read(path, prepare(photo, preprocessing))
+            return Read(path, prepare(photo, preprocessing))
         if isinstance(photo, Image.Image):
-            return _Read(path, prepare(np.asarray(to_rgb(ImageOps.exif_transpose(photo))), preprocessing))
+            return Read(path, prepare(np.asarray(to_rgb(ImageOps.exif_transpose(photo))), preprocessing))
         if isinstance(photo, str | os.PathLike | bytes):
-            return _Read(path, load(photo, preprocessing))
+            return Read(path, load(photo, preprocessing))
     except DataError as error:
-        return _Read(path, reason=getattr(error, "reason", error.message))
+        return Read(path, reason=getattr(error, "reason", error.message))
     except (OSError, ValueError, MemoryError) as error:  # a Pillow image whose file is damaged or closed
-        return _Read(path, reason=f"cannot be read ({str(error) or type(error).__name__})")
-    return _Read(path, reason=f"not a photo but {type(photo).__name__}")
+        return Read(path, reason=f"cannot be read ({str(error) or type(error).__name__})")
+    return Read(path, reason=f"not a photo but {type(photo).__name__}")
 
 
 def _answers(
     bundle: Bundle, session: runtime.Session, photos: Iterable[Photo], top: int, all_probabilities: bool, threads: int | None
 ) -> Iterator[Prediction]:
     size, px = session.batch_size, bundle.preprocessing.input_px
-    waiting: deque[list[_Read]] = deque()  # batches whose answers are not out yet; the session keeps them few
+    waiting: deque[list[Read]] = deque()  # batches whose answers are not out yet; the session keeps them few
 
-    def batches(images: Iterator[_Read]) -> Iterator[np.ndarray]:
+    def batches(images: Iterator[Read]) -> Iterator[np.ndarray]:
         while some := list(itertools.islice(images, size)):
             good = [one.pixels for one in some if one.pixels is not None]
-            waiting.append([_Read(one.path, None, one.reason) for one in some])  # pixels now live in the batch
+            waiting.append([Read(one.path, None, one.reason) for one in some])  # pixels now live in the batch
             yield np.stack(good) if good else np.zeros((0, px, px, 3), np.uint8)
 
     n_threads = min(16, runtime.cores()) if threads is None else threads
-    reading = read_ahead(lambda photo: _read(photo, bundle.preprocessing), photos, threads=n_threads, ahead=4 * size)
+    reading = read_ahead(lambda photo: read(photo, bundle.preprocessing), photos, threads=n_threads, ahead=4 * size)
     with contextlib.closing(reading):  # type: ignore[type-var]
         for logits in session.map(batches(reading)):
             yield from _predictions(bundle, waiting.popleft(), logits, top, all_probabilities)
 
 
-def _predictions(bundle: Bundle, photos: list[_Read], logits: np.ndarray, top: int, all_probabilities: bool) -> Iterator[Prediction]:
+def _predictions(bundle: Bundle, photos: list[Read], logits: np.ndarray, top: int, all_probabilities: bool) -> Iterator[Prediction]:
     """One Prediction for each photo of a batch; `logits` has a row for each that was read."""
-    rows = iter(softmax(logits / bundle.temperature) if len(logits) else ())
+    probabilities = softmax(logits / bundle.temperature) if len(logits) else np.zeros((0, len(bundle.labels)), np.float32)
+    rows = zip(probabilities, *_certainty(bundle, logits, probabilities), strict=True)
     for photo in photos:
         if photo.reason is not None:
             yield Prediction(photo.path, reason=photo.reason)
             continue
-        probs = next(rows)
+        probs, known, n_possible = next(rows)
         if not np.isfinite(probs).all():
             yield Prediction(photo.path, reason="the network's answer is not a number")
             continue
-        order = np.argsort(-probs, kind="stable")[:top].tolist()
+        ranked = np.argsort(-probs, kind="stable")[: max(top, n_possible)].tolist()
+        order = ranked[:top]
         labels = [bundle.labels[i] for i in order]
         yield Prediction(
             path=photo.path,
@@ -248,5 +260,18 @@ def _predictions(bundle: Bundle, photos: list[_Read], logits: np.ndarray, top: i
             probability=float(probs[order[0]]),
             top=tuple((label.name, float(probs[i])) for label, i in zip(labels, order, strict=True)),
             top_ids=tuple(label.id for label in labels),
+            known=known,
+            labels=tuple(bundle.labels[i].name for i in ranked[:n_possible]),
             probabilities=probs if all_probabilities else None,
         )
+
+
+def _certainty(bundle: Bundle, logits: np.ndarray, probabilities: np.ndarray) -> tuple[list[bool | None], list[int]]:
+    """Of each photo, whether it is of a class the model knows, and how many labels its set holds; from [n, k] both."""
+    known: list[bool | None] = [None] * len(logits)
+    n_possible = [0] * len(logits)
+    if len(logits) and bundle.none_of_these is not None:
+        known = (novelty.energy(logits) <= bundle.none_of_these.threshold).tolist()
+    if bundle.conformal is not None:
+        n_possible = members(probabilities, bundle.conformal.threshold).sum(axis=1).tolist()
+    return known, n_possible

@@ -12,13 +12,15 @@ import numpy as np
 from headstart.data.pixels import Preprocessing
 from headstart.errors import BundleError, ConfigError
 
-FORMAT = 1
+FORMAT = 2
 NETWORK_FILE = "model.onnx"
 TAIL_FILE = "tail.safetensors"
 
-_KEYS = frozenset(
+_KEYS_1 = frozenset(
     ("format", "labels", "preprocessing", "decoder", "temperature", "thresholds", "licence", "provenance", "files", "golden", "digest")
 )
+_KEYS = {1: _KEYS_1, 2: _KEYS_1 | {"none_of_these", "conformal"}}
+_SCORE = "energy"
 _LARGEST_PX = 4096
 
 
@@ -29,6 +31,55 @@ class Label:
     name: str
     id: str | None = None
     """a name that lasts, such as ImageNet's synset `n02123045`"""
+
+
+@dataclass(frozen=True)
+class NoneOfThese:
+    """When a photo is none of the labels: where the energy of its logits, -ln(sum of exp(logit)), is above the threshold."""
+
+    threshold: float
+    """an energy, so any number"""
+    false_alarms: float
+    """share of photos of the known classes that this may happen to, over 0 and under 1"""
+    detection: float | None = None
+    """share of the photos of a class left out that this finds, 0 to 1, where it was tried"""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"score": _SCORE, "threshold": self.threshold, "false_alarms": self.false_alarms, "detection": self.detection}
+
+    @classmethod
+    def from_json(cls, values: Any) -> "NoneOfThese":
+        """Raises: BundleError: a field is missing, unknown or not what it should be; the text names it."""
+        kinds: dict[str, tuple[str, Callable[[Any], bool]]] = {
+            "score": (f"'{_SCORE}'", lambda value: value == _SCORE),
+            "threshold": ("a number", _is_number),
+            "false_alarms": ("a number over 0 and under 1", _is_between),
+            "detection": ("a number of 0 to 1, or null", lambda value: value is None or _is_share(value)),
+        }
+        _check_object("none_of_these", values, kinds)
+        detection = values["detection"]
+        return cls(float(values["threshold"]), float(values["false_alarms"]), None if detection is None else float(detection))
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """Which labels a photo's set holds: the most probable one, and every other whose probability reaches the threshold."""
+
+    coverage: float
+    """share of photos whose set holds the right label, over 0 and under 1"""
+    threshold: float
+    """a probability, 0 to 1"""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"coverage": self.coverage, "threshold": self.threshold}
+
+    @classmethod
+    def from_json(cls, values: Any) -> "LabelSets":
+        """Raises: BundleError: a field is missing, unknown or not what it should be; the text names it."""
+        _check_object(
+            "conformal", values, {"coverage": ("a number over 0 and under 1", _is_between), "threshold": ("a number of 0 to 1", _is_share)}
+        )
+        return cls(float(values["coverage"]), float(values["threshold"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +112,10 @@ class Record:
     files: Mapping[str, str]
     """file name -> sha256, 64 hex digits"""
     golden: Golden
+    none_of_these: NoneOfThese | None = None
+    """None: the model does not say whether a photo is of a class it knows"""
+    conformal: LabelSets | None = None
+    """None: the model has no sets of labels"""
 
     def to_json(self) -> dict[str, Any]:
         """The values of bundle.json, signed with their digest."""
@@ -71,6 +126,8 @@ class Record:
             "decoder": self.decoder,
             "temperature": self.temperature,
             "thresholds": dict(self.thresholds),
+            "none_of_these": None if self.none_of_these is None else self.none_of_these.to_json(),
+            "conformal": None if self.conformal is None else self.conformal.to_json(),
             "licence": self.licence,
             "provenance": dict(self.provenance),
             "files": dict(self.files),
@@ -102,8 +159,8 @@ def read_record(text: bytes) -> Record:
     if found > FORMAT:
         hint = "pip install --upgrade headstart"
         raise BundleError(f"the model is of format {found}, this headstart reads up to {FORMAT}", hint=hint)
-    if values.keys() != _KEYS:
-        absent, unknown = sorted(_KEYS - values.keys()), sorted(values.keys() - _KEYS)
+    if values.keys() != (keys := _KEYS[found]):
+        absent, unknown = sorted(keys - values.keys()), sorted(values.keys() - keys)
         raise BundleError(f"bundle.json: missing fields {absent}, unknown fields {_shown(unknown)}")
     if values["digest"] != _digest_or_none(values):
         hint = "copy or export the model again; to change a value, set it when exporting"
@@ -152,6 +209,8 @@ def _record(values: dict[str, Any]) -> Record:
         provenance=_of(values, "provenance", "an object", _is_object),
         files=_of(values, "files", f"an object of sha256 by file, among them {NETWORK_FILE}", _is_files),
         golden=_golden(_of(values, "golden", "an object", _is_object), len(labels)),
+        none_of_these=None if values.get("none_of_these") is None else NoneOfThese.from_json(values["none_of_these"]),
+        conformal=None if values.get("conformal") is None else LabelSets.from_json(values["conformal"]),
     )
 
 
@@ -180,10 +239,7 @@ def _preprocessing(values: dict[str, Any]) -> Preprocessing:
         "mean": ("three numbers", triple),
         "std": ("three numbers", triple),
     }
-    if values.keys() != kinds.keys():
-        raise BundleError(f"bundle.json: expected 'preprocessing' to have {', '.join(kinds)}, found {_shown(sorted(values))}")
-    for key, (expected, fits) in kinds.items():
-        _of(values, key, expected, fits)
+    _check_object("preprocessing", values, kinds)
     try:
         return Preprocessing.from_json(values)
     except ConfigError as error:
@@ -200,9 +256,18 @@ def _golden(values: dict[str, Any], n_classes: int) -> Golden:
     return Golden(values["decoder_digest"], np.asarray(rows, np.float32))
 
 
-def _of(values: dict[str, Any], key: str, expected: str, fits: Callable[[Any], bool]) -> Any:
+def _check_object(name: str, values: Any, kinds: Mapping[str, tuple[str, Callable[[Any], bool]]]) -> None:
+    """Raises: BundleError: not an object of exactly these keys, or a value that is not of its kind (in words, and as a test)."""
+    if not isinstance(values, dict) or values.keys() != kinds.keys():
+        found = sorted(values) if isinstance(values, dict) else values
+        raise BundleError(f"bundle.json: expected '{name}' to have {', '.join(kinds)}, found {_shown(found)}")
+    for key, (expected, fits) in kinds.items():
+        _of(values, key, expected, fits, within=f"{name}.")
+
+
+def _of(values: dict[str, Any], key: str, expected: str, fits: Callable[[Any], bool], *, within: str = "") -> Any:
     if not fits(values[key]):
-        raise BundleError(f"bundle.json: expected '{key}' to be {expected}, found {_shown(values[key])}")
+        raise BundleError(f"bundle.json: expected '{within}{key}' to be {expected}, found {_shown(values[key])}")
     return values[key]
 
 
@@ -219,6 +284,14 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e30 and math.isfinite(value)
 
 
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_between(value: Any) -> bool:
+    return _is_number(value) and 0 < value < 1
+
+
 def _is_sha256(value: Any) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
@@ -229,7 +302,7 @@ def _is_files(value: Any) -> bool:
 
 
 def _is_thresholds(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_number(one) and 0 <= one <= 1 for one in value.values())
+    return isinstance(value, dict) and all(map(_is_share, value.values()))
 
 
 def _shown(value: Any) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from headstart.bundle.predict import Prediction
+from headstart.data.table import some
 from headstart.errors import ConfigError, did_you_mean, safe_text
 from headstart.files import atomic_file
 
@@ -23,6 +24,8 @@ FORMATS = ("table", "json", "csv", "parquet")
 _ROWS_A_GROUP = 10_000  # of a Parquet file, held in memory until written: about 8 MB
 _ROWS_TO_FIT = 100  # whose widths a table's columns take
 _WIDEST = 60  # characters; longer paths and labels stick out
+_LABELS_SHOWN = 5  # of a set
+_NONE = "none of these"
 
 
 def write(predictions: Iterable[Prediction], *, format: str, out: Path | None = None, top: int = 5) -> None:
@@ -76,11 +79,12 @@ def _table(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
         yield from _alone(first[0])
         return
     path_width = min(_WIDEST, max((len(safe_text(one.path)) for one in first), default=0))
-    answers = [_answer(label, one.top_ids[rank], p) for one in first for rank, (label, p) in enumerate(one.top)]
-    width = min(_WIDEST, max(map(len, answers), default=0))
+    best_width = min(_WIDEST, max((len(cells[0]) for cells in map(_answers, first) if cells), default=0))
+    width = min(_WIDEST, max((len(cell) for one in first for cell in _answers(one)[1:]), default=0))
     for one in itertools.chain(first, predictions):
         if one.reason is None:
-            cells = [_answer(label, id_, p).ljust(width) for (label, p), id_ in zip(one.top, one.top_ids, strict=True)]
+            best, *others = _answers(one)
+            cells = [best.ljust(best_width), *(cell.ljust(width) for cell in others), _set(one)]
         else:
             cells = [f"could not be read: {safe_text(one.reason)}"]
         yield "  ".join([safe_text(one.path).ljust(path_width), *cells]).rstrip() + "\n"
@@ -89,8 +93,25 @@ def _table(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
 def _alone(prediction: Prediction) -> Iterator[str]:
     if prediction.reason is not None:
         yield f"{safe_text(prediction.path)} could not be read: {safe_text(prediction.reason)}\n"
+    if prediction.known is False:
+        yield f"{_NONE}: it looks like no class that the model knows; the nearest are\n"
     for rank, ((label, probability), id_) in enumerate(zip(prediction.top, prediction.top_ids, strict=True), start=1):
         yield f"{rank}: {_answer(label, id_, probability)}\n"
+    if words := _set(prediction):
+        yield f"{words}\n"
+
+
+def _answers(prediction: Prediction) -> list[str]:
+    """The most probable labels, a cell each; the first says so where the photo looks like none of them."""
+    cells = [_answer(label, id_, p) for (label, p), id_ in zip(prediction.top, prediction.top_ids, strict=True)]
+    return [f"{_NONE} ({cells[0]})", *cells[1:]] if cells and prediction.known is False else cells
+
+
+def _set(prediction: Prediction) -> str:
+    """The labels that the photo may have, where that is more than one, and it looks like one of them at all."""
+    if len(prediction.labels) < 2 or prediction.known is False:
+        return ""
+    return "one of " + some(map(safe_text, prediction.labels), _LABELS_SHOWN)
 
 
 def _answer(label: str, id_: str | None, probability: float) -> str:
@@ -108,7 +129,7 @@ def _json(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
 
 
 def _csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
-    """path, index, label, id, probability, reason, then label_2, id_2, probability_2, ... up to `top`."""
+    """path, index, label, id, probability, reason; label_2, id_2, probability_2, ... up to `top`; known (true or false), labels (JSON)."""
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")
 
@@ -121,12 +142,14 @@ def _csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
 
     further = range(2, top + 1)
     names = (f"{what}_{rank}" for rank in further for what in ("label", "id", "probability"))
-    yield line(["path", "index", "label", "id", "probability", "reason", *names])
+    yield line(["path", "index", "label", "id", "probability", "reason", *names, "known", "labels"])
     for one in predictions:
         cells: list[Any] = [_utf8(one.path), one.index, one.label, one.id, _digits(one.probability), one.reason]
         for rank in further:
             there = rank <= len(one.top)
             cells += [one.top[rank - 1][0], one.top_ids[rank - 1], _digits(one.top[rank - 1][1])] if there else [None] * 3
+        known = None if one.known is None else str(one.known).lower()
+        cells += [known, json.dumps(one.labels, ensure_ascii=False) if one.labels else None]
         yield line(cells)
 
 
@@ -145,7 +168,8 @@ def _write_parquet(predictions: Iterable[Prediction], out: Path | None) -> None:
     text, share = pyarrow.string(), pyarrow.float32()
     answer = pyarrow.struct([("label", text), ("id", text), ("probability", share)])
     columns = [("path", text), ("index", pyarrow.int32()), ("label", text), ("id", text), ("probability", share)]
-    schema = pyarrow.schema([*columns, ("top", pyarrow.list_(answer)), ("reason", text)])
+    more = [("known", pyarrow.bool_()), ("labels", pyarrow.list_(text))]
+    schema = pyarrow.schema([*columns, ("top", pyarrow.list_(answer)), ("reason", text), *more])
     predictions = iter(predictions)
     with _opened(out) as file, pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         while rows := [{**one.to_json(), "path": _utf8(one.path)} for one in itertools.islice(predictions, _ROWS_A_GROUP)]:

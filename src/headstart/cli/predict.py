@@ -18,6 +18,9 @@ def predict(
 ) -> None:
     """Say what is in photos. A photo that cannot be read is a row with its reason; the others are answered.
 
+    A photo unlike every class that the model knows is "none of these"; the nearest is named beside it. Where the photo may
+    well be of several classes, they follow as "one of".
+
     Examples:
 
       headstart predict runs/a cat.jpg --top 3

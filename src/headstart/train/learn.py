@@ -21,10 +21,10 @@ from headstart.backbone.cut import HEAD, Tail
 from headstart.backbone.networks import Network
 from headstart.config import Phase
 from headstart.data import pixels
-from headstart.data.reading import read_ahead
+from headstart.data.reading import read_ahead, read_unchanged
 from headstart.errors import ConfigError, HeadstartError, StoreError
 from headstart.features.engine import is_out_of_memory
-from headstart.features.extract import MIRROR, read_unchanged
+from headstart.features.extract import MIRROR
 from headstart.progress import progress, say
 from headstart.train import survey
 from headstart.train.average import ALPHAS, Scored, averaged, can_average, choose, score
@@ -36,9 +36,22 @@ from headstart.train.processes import Processes
 from headstart.train.task import Asked, Memory, Task
 from headstart.train.tune import Place, Tuned, find_places, resolved, run_phases
 
-__all__ = ["Asked", "Learned", "Memory", "Task", "learn"]
+__all__ = ["Asked", "Learned", "Memory", "Seen", "Task", "learn"]
 
 LIVE_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the frozen network saw in the table's photos, and what heads on it said of those they were not fitted to.
+
+    features: [n, d], pooled, of every photo of the table. logits: out of fold, float32 [m, k]; photos: their m indices into the table,
+    none of them of test.
+    """
+
+    features: np.ndarray
+    logits: np.ndarray
+    photos: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,7 @@ class Learned:
     tail_state: the trained tensors alone, by name.
     held_out: indices into the table of the photos of `logits` [n, k]; they calibrate. For a solved head these are
         out-of-fold answers for train and val; for a trained tail, val photos (`calibrate_on`).
+    seen: the frozen network's features and out-of-fold answers, whatever was trained after it.
     phases: what was trained after the head was solved, even if it was not kept.
     facts: what the run's record keeps of the classifier; tuning: of the decision on fine-tuning (docs/formats.md).
     notices: sentences for the report.
@@ -63,6 +77,7 @@ class Learned:
     logits: np.ndarray
     calibrate_on: np.ndarray
     facts: dict[str, Any]
+    seen: Seen
     history: tuple[Epoch, ...] = ()
     phases: tuple[Phase, ...] = ()
     tuning: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -148,7 +163,8 @@ def _solved(task: Task, features: np.ndarray) -> Learned:
         "class_weights": task.asked.head.class_weights,
     }
     held_out = fit[solved.oof_index]
-    return Learned(_whole(task, trunk, tail), task.network, _state(tail), held_out, solved.oof_logits, held_out, facts)
+    seen = Seen(features, solved.oof_logits, held_out)
+    return Learned(_whole(task, trunk, tail), task.network, _state(tail), held_out, solved.oof_logits, held_out, facts, seen)
 
 
 def _solve(task: Task, features: np.ndarray, photos: np.ndarray) -> LinearHead:
@@ -247,7 +263,8 @@ def _better(task: Task, probe: Learned, start: nn.Linear, centre: np.ndarray, de
     head = task.asked.head
     kind = "dense" if head.kind == "dense" or any(phase.hidden for phase in decided.phases) else "linear"
     facts = {"kind": kind, "class_weights": head.class_weights, "phases": [place.cut for place in places]}
-    return Learned(module, network, _state(tail), val, logits, calibrate, facts, **common, notices=(*task.about_val(), *notices))
+    notices = (*task.about_val(), *notices)
+    return Learned(module, network, _state(tail), val, logits, calibrate, facts, probe.seen, **common, notices=notices)
 
 
 def _averages(task: Task, tuned: Tuned, start: nn.Linear) -> dict[float, Tail]:
