@@ -22,11 +22,14 @@ ORDER = [
     "train",
     "bundle",
     "report",
+    "explore",
     "runs",
     "assess",
     "facts",
     "pipeline",
     "probing",
+    "comparing",
+    "crossval",
     "cli",
 ]
 
@@ -68,6 +71,8 @@ def test_every_room_is_in_the_order() -> None:
         "headstart.bundle.predict",
         "headstart.features.runtime",
         "headstart.bundle.own_classes",
+        "headstart.bundle.explain",
+        "headstart.comparing",
         "headstart.assess",
     ],
 )

@@ -37,7 +37,9 @@ def test_a_folder_becomes_a_tested_classifier(photos: Path, tiny_weights: Path, 
         "metrics.json",
         "predictions.csv",
         "omitted.csv",
+        "checks.json",
         "report.html",
+        "MODEL_CARD.md",
         "model",
     }
     assert run.record["data"]["classes"] == ["blue sky", "grün", "red"]
@@ -64,6 +66,22 @@ def test_the_same_seed_gives_the_same_numbers(photos: Path, tiny_weights: Path, 
     runs = [headstart.fit(photos, weights=tiny_weights, out=tmp_path / name, seed=3) for name in ("a", "b")]
     assert runs[0].metrics["test"] == runs[1].metrics["test"]
     assert (runs[0].folder / "predictions.csv").read_bytes() == (runs[1].folder / "predictions.csv").read_bytes()
+
+
+def test_a_test_set_that_was_chosen_is_told_in_the_record_and_the_report(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    fix, out = tmp_path / "fix.csv", tmp_path / "out.txt"
+    fix.write_text("path,label\n" + "".join(f"red/photo {i}.{'png' if i % 2 else 'jpg'},grün\n" for i in range(18)))
+    out.write_text("blue sky/photo 0.jpg\n")
+    run = headstart.fit(photos, weights=tiny_weights, corrections=fix, exclude=out, out=tmp_path / "run")
+    with (run.folder / "split.csv").open(encoding="utf-8", newline="") as file:
+        n = sum(row["split"] == "test" and row["label"] == "grün" and row["path"].startswith("red/") for row in csv.DictReader(file))
+    assert n > 1
+    said = [
+        f"{n} of the relabelled photos are test photos: the score is of a test set that was chosen",
+        "1 photo was left out by out.txt; if it was chosen by how a model answered it, the score is too good",
+    ]
+    assert [notice for notice in run.record["notices"] if notice in said] == said
+    assert all(notice in run.report.read_text(encoding="utf-8") for notice in said)
 
 
 def test_another_head_or_seed_computes_no_row_and_a_new_photo_one(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
@@ -276,7 +294,7 @@ def test_a_run_is_evaluated_again_from_anywhere(photos: Path, tiny_weights: Path
     again = assess.assess_again(tmp_path / "run")
     assert again.metrics == metrics
     assert "never used for training" in again.about
-    victim = next(photo.path for photo in assess._photos_of(tmp_path / "run") if photo.split == "test")
+    victim = next(photo.path for photo in assess.photos_of(tmp_path / "run") if photo.split == "test")
     (photos / victim).unlink()
     with pytest.raises(DataError, match=r"1 of the run's \d+ test photos are not as they were .*no such file"):
         assess.assess_again(tmp_path / "run")
@@ -324,7 +342,7 @@ def test_after_ctrl_c_the_same_command_continues(tiny_weights: Path, tmp_path: P
 
 
 def test_a_photo_that_changes_between_scan_and_pass_is_an_error(photos: Path, tmp_path: Path) -> None:
-    from headstart.features.extract import read_unchanged
+    from headstart.data.reading import read_unchanged
 
     photo = photos / "red" / "photo 1.png"
     with pytest.raises(DataError, match=r"photo 1\.png changed while the run was reading it"):
@@ -332,3 +350,17 @@ def test_a_photo_that_changes_between_scan_and_pass_is_an_error(photos: Path, tm
     photo.unlink()
     with pytest.raises(DataError, match=r"cannot read .*photo 1\.png any more"):
         read_unchanged(photo, "0" * 64)
+
+
+def test_a_check_of_the_photos_that_fails_costs_no_run(
+    photos: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("a tree would not grow")
+
+    monkeypatch.setattr("headstart.pipeline.checks", fail)
+    run = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
+    assert run.accuracy > 0.8
+    assert not (run.folder / "checks.json").exists()
+    assert run.report.exists()
+    assert any("were not checked: ValueError: a tree would not grow" in notice for notice in run.record["notices"])

@@ -15,6 +15,7 @@ from headstart.errors import BundleError, ConfigError, DataError, HeadstartError
 if TYPE_CHECKING:
     from headstart.bundle.format import Bundle
     from headstart.bundle.predict import Prediction
+    from headstart.comparing import RunComparison
     from headstart.probing import Comparison
     from headstart.runs import Run
 
@@ -27,8 +28,10 @@ __all__ = [
     "HeadstartError",
     "Prediction",
     "Run",
+    "RunComparison",
     "StoreError",
     "WeightsError",
+    "compare",
     "fit",
     "load",
     "probe",
@@ -48,6 +51,7 @@ def fit(
     seed: int | None = None,
     split: str | Path | None = None,
     exclude: str | Path | None = None,
+    corrections: str | Path | None = None,
     device: str | None = None,
     precision: str | None = None,
     log: str = "none",
@@ -66,7 +70,8 @@ def fit(
             as {"head.kind": "dense"}.
         budget: most expected time of planned fine-tuning, such as "10m". Default: "5m".
         seed: seeds the split and everything random. Default: 0.
-        split: a split.csv to reuse. exclude: a file that lists photos to leave out.
+        split: a split.csv to reuse. exclude: a file that lists photos to leave out. corrections: a CSV with the columns path and label:
+            the classes that photos are of, in place of the given ones.
         device: "auto", "cpu", "cuda" or "mps". precision: "auto", "fp32" or "bf16".
         log: "none", "tensorboard" or "mlflow": where epochs are logged, beside history.csv.
 
@@ -87,6 +92,7 @@ def fit(
         seed=seed,
         split=split if split is None else str(split),
         exclude=exclude if exclude is None else str(exclude),
+        corrections=corrections if corrections is None else str(corrections),
         device=device,
         precision=precision,
     )
@@ -103,13 +109,14 @@ def probe(
     seed: int = 0,
     split: str | Path | None = None,
     exclude: str | Path | None = None,
+    corrections: str | Path | None = None,
 ) -> "Comparison":
     """Compare pretrained networks on one folder of photos: accuracy with its interval, cost, and which is worth it.
 
     Each sees every photo but the test photos once; accuracy is of heads that had not seen a photo (out of fold).
 
     Args:
-        data, seed, split, exclude: as of `fit`.
+        data, seed, split, exclude, corrections: as of `fit`.
         backbones: names, as `headstart backbones` lists them; what is not at hand is downloaded.
         weights: files that name their network.
 
@@ -118,7 +125,23 @@ def probe(
     """
     from headstart import probing
 
-    return probing.probe(data, backbones, weights=weights, seed=seed, split=split, exclude=exclude)
+    return probing.probe(data, backbones, weights=weights, seed=seed, split=split, exclude=exclude, corrections=corrections)
+
+
+def compare(*runs: str | Path, seed: int = 0) -> "RunComparison":
+    """Compare finished runs on the test photos they have in common, the others with the first: better, worse, or cannot tell.
+
+    Args:
+        runs: two or more run folders. Photos are found by content; what one tested on and another trained on is left out.
+        seed: of the bootstrap.
+
+    Returns: each run's figures on the common photos (`runs`), how each but the first compares with the first (`against_first`), the
+        same in plain words (`words`), and what was left out (`notices`).
+    Raises: HeadstartError: what was expected, what was found and what to do.
+    """
+    from headstart import comparing
+
+    return comparing.compare(runs, seed=seed)
 
 
 def load(model: str | Path, *, weights: str | Path | None = None) -> "Bundle":
@@ -153,6 +176,10 @@ def __getattr__(name: str) -> Any:
         from headstart.probing import Comparison
 
         return Comparison
+    if name == "RunComparison":
+        from headstart.comparing import RunComparison
+
+        return RunComparison
     if name == "Prediction":
         from headstart.bundle.predict import Prediction
 

@@ -177,6 +177,7 @@ class Config:
     seed: int = key(0, "seeds the split and everything random", least=0, most=2**32 - 1)
     split: str | None = key(None, "a split.csv to reuse")
     exclude: str | None = key(None, "a file that lists photos to leave out")
+    corrections: str | None = key(None, "a CSV with the columns path and label: the classes that photos are of, in place of the given ones")
     device: Literal["auto", "cpu", "cuda", "mps"] = key("auto", "where to compute")
     precision: Literal["auto", "fp32", "bf16"] = key("auto", "arithmetic of the frozen trunk and of training; auto: bf16 where it is fast")
     engine: Literal["auto", "openvino", "torch"] = key(

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import os
 import time
 from collections import Counter
@@ -15,31 +16,37 @@ import numpy as np
 from accelerate import PartialState
 
 from headstart import runs
-from headstart.assess import answers
+from headstart.assess import predictions, probabilities
 from headstart.backbone import networks, weights
 from headstart.bundle import export, format, predict
 from headstart.config import Config, seconds_of
+from headstart.data.corrections import about_test
 from headstart.data.scan import scan
 from headstart.data.split import read_split, split_table, write_split
 from headstart.data.table import Table, write_omitted
 from headstart.errors import DataError
 from headstart.evaluate.calibrate import temperature
 from headstart.evaluate.metrics import evaluate as measure
+from headstart.explore.checks import checks
 from headstart.facts import run_facts, write_history, write_predictions
 from headstart.features import engine
 from headstart.features.extract import Extractor
 from headstart.features.store import Store
 from headstart.files import cache_folder, write_json
-from headstart.progress import quiet
+from headstart.progress import quiet, waiting
 from headstart.report.build import write_report
+from headstart.report.card import write_card
 from headstart.runs import Run
 from headstart.seeds import seed_everything
+from headstart.train import certainty
 from headstart.train.learn import Asked, Learned, Memory, Task, learn
 from headstart.train.logs import open_log
 from headstart.train.plan import Plan
 from headstart.train.tune import check_cuts
 
 PATIENCE = timedelta(days=7)
+
+log = logging.getLogger("headstart")
 
 T = TypeVar("T")
 
@@ -61,7 +68,7 @@ def fit(config: Config, folder: Path, *, command: str | None = None, log: str = 
     with team.in_turn(), clock("weights"):
         file = weights.locate(config.backbone, _path(config.weights), download=True)
     with team.in_turn(), clock("scan"):
-        found = scan(config.data, exclude=_path(config.exclude))
+        found = scan(config.data, exclude=_path(config.exclude), corrections=_path(config.corrections))
         table = _split(found, config)
         check_enough(table)
     with clock("weights"):
@@ -95,22 +102,29 @@ def fit(config: Config, folder: Path, *, command: str | None = None, log: str = 
 def _write(config: Config, folder: Path, table: Table, task: Task, learned: Learned, seeds: dict[str, int], clock: "Clock") -> None:
     """Everything about a trained classifier: the model, what it answers for the test photos, the record, the report."""
     scale = _temperature(learned, task.table)
+    with clock("certainty"):
+        sure = _certainty(learned, task.table, scale, config.seed)
     with clock("bundle"):
         facts = run_facts(config, table, task.network, task.extract, learned, scale, seeds)
-        bundle = _bundle(folder / "model", table, learned, scale, facts)
+        bundle = _bundle(folder / "model", table, learned, scale, sure, facts)
     test = table.of("test")
     with clock("test"):
-        probs = answers(bundle, test)
+        found = predictions(bundle, test)
+    probs = probabilities(found, len(bundle.labels))
+    with clock("checks"):
+        lost = _write_checks(folder / "checks.json", learned, table, task.table, config.seed)
     write_predictions(folder / "predictions.csv", test, probs)
     write_history(folder / "history.csv", learned.history)
     metrics = {
         "test": measure(probs, test.labels, table.classes, seed=config.seed),
         "val": measure(*_val_answers(learned, task.table, scale), table.classes, seed=config.seed),
+        **sure.measured(probs, [answer.known for answer in found], test.labels, seed=config.seed),
         "seconds": clock.rounded(),
     }
     write_json(folder / "metrics.json", metrics)
-    runs.note(folder, {**facts, "seconds": clock.rounded(), "status": runs.TESTED})
+    runs.note(folder, {**facts, "notices": [*facts["notices"], *lost], "seconds": clock.rounded(), "status": runs.TESTED})
     write_report(folder)
+    write_card(folder)
     runs.finish(folder)
 
 
@@ -176,13 +190,17 @@ def check_enough(table: Table) -> None:
     trained = {photo.label for photo in table.photos if photo.split == "train"}
     photos = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test"))
     if counts["test"] == 0:
-        raise DataError(f"no photos are left to test on: {photos}", hint="3 photos of each class are the least; 30 and more are better")
+        raise DataError(
+            f"no photos are left to test on: {photos}",
+            hint="3 photos of each class are the least, no two of one group or burst; 30 and more are better",
+        )
     if len(trained) < 2:
         raise DataError(f"expected at least 2 classes to train on, found {len(trained)}: {photos}", hint="add photos of the other classes")
 
 
 def _split(table: Table, config: Config) -> Table:
-    return split_table(table, seed=config.seed) if config.split is None else read_split(table, Path(config.split))
+    split = split_table(table, seed=config.seed) if config.split is None else read_split(table, Path(config.split))
+    return split.with_photos(split.photos, *about_test(table, split, exclude=_path(config.exclude), split=_path(config.split)))
 
 
 def _may_train(found: Table, table: Table, config: Config) -> list[int]:
@@ -235,6 +253,38 @@ def _temperature(learned: Learned, table: Table) -> float:
     return temperature(logits, labels) if len(labels) else 1.0
 
 
+def _certainty(learned: Learned, table: Table, scale: float, seed: int) -> certainty.Certainty:
+    """The thresholds of "none of these" and of the sets of labels, fixed on the photos that fix the temperature."""
+    logits, labels = _logits_and_labels(learned, learned.calibrate_on, table)
+    fit = np.flatnonzero([photo.split != "test" for photo in table.photos])
+    return certainty.fit(
+        certainty.Held(logits, predict.softmax(logits / scale), labels),
+        learned.seen.features[fit],
+        table.labels[fit],
+        table.classes,
+        groups=table.groups[fit],
+        seed=seed,
+        strength=learned.facts.get("strength"),
+        balanced=learned.facts.get("class_weights") == "balanced",
+    )
+
+
+def _write_checks(path: Path, learned: Learned, table: Table, seen: Table, seed: int) -> list[str]:
+    """Write checks.json, the abridged exploration; `seen`: the photos of `table` that the network looked at while it was trained.
+
+    Returns: what could not be checked, in a sentence. The classifier is worth keeping without it, so nothing here may lose it.
+    """
+    path.unlink(missing_ok=True)  # of an earlier, unfinished try
+    try:
+        with waiting("Checking the photos"):
+            found = checks(seen, learned.seen.features, learned.seen.logits, learned.seen.photos, seed=seed, whole=table)
+    except Exception as error:
+        log.warning("the photos could not be checked", exc_info=True)
+        return [f"duplicates, labels and shortcuts were not checked: {type(error).__name__}: {str(error)[:200]}"]
+    write_json(path, found)
+    return []
+
+
 def _val_answers(learned: Learned, table: Table, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and labels of the val photos: out-of-fold for a solved head, the tail's own for a trained one."""
     val = np.flatnonzero([photo.split == "val" for photo in table.photos])
@@ -242,7 +292,7 @@ def _val_answers(learned: Learned, table: Table, scale: float) -> tuple[np.ndarr
     return predict.softmax(logits / scale), labels
 
 
-def _bundle(folder: Path, table: Table, learned: Learned, scale: float, facts: dict[str, Any]) -> format.Bundle:
+def _bundle(folder: Path, table: Table, learned: Learned, scale: float, sure: certainty.Certainty, facts: dict[str, Any]) -> format.Bundle:
     provenance = {key: facts[key] for key in ("headstart", "name", "finished", "seed", "backbone", "versions")}
     return export.build_bundle(
         folder,
@@ -253,4 +303,5 @@ def _bundle(folder: Path, table: Table, learned: Learned, scale: float, facts: d
         provenance=provenance,
         licence=learned.network.licence,
         tail_state=learned.tail_state,
+        **sure.for_bundle(),
     )

@@ -103,13 +103,14 @@ def probe(
     seed: int = 0,
     split: str | Path | None = None,
     exclude: str | Path | None = None,
+    corrections: str | Path | None = None,
 ) -> Comparison:
     """Try several pretrained networks on one folder: each sees every photo once, and a linear head is solved on what it saw.
 
     Rows go through the feature store, so training with one of them afterwards computes nothing again.
 
     Args:
-        data, seed, split, exclude: as of `headstart.fit`.
+        data, seed, split, exclude, corrections: as of `headstart.fit`.
         backbones: names, as `headstart backbones` lists them. Weights that are not at hand are downloaded; where that fails, the others
             go on.
         weights: files whose header names their network. One that ends early is used as far as it goes.
@@ -120,7 +121,7 @@ def probe(
         raise ConfigError("no backbone to try", hint="name some, such as --backbone embedded --backbone resnet50, or give --weights FILE")
     sources.check(data)
     files, absent = _files(backbones, weights)
-    table = scan(str(data), exclude=None if exclude is None else Path(exclude))
+    table = scan(str(data), exclude=_path(exclude), corrections=_path(corrections))
     table = split_table(table, seed=seed) if split is None else read_split(table, Path(split))
     check_enough(table)
     table = table.subset([i for i, photo in enumerate(table.photos) if photo.split != "test"])
@@ -130,6 +131,10 @@ def probe(
     ranked = _ranked([one for one, _ in tried], np.stack([right for _, right in tried]))
     worth_it = min((one for one in ranked if one.within_noise), key=lambda one: one.gflop)
     return Comparison(table.name, len(table), len(table.classes), ranked, absent, worth_it, _advice(ranked, worth_it))
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _files(backbones: Sequence[str], weights: Sequence[str | Path]) -> tuple[list[WeightsFile], tuple[Absent, ...]]:
@@ -154,7 +159,7 @@ def _files(backbones: Sequence[str], weights: Sequence[str | Path]) -> tuple[lis
 
 def _try(file: WeightsFile, table: Table, store: Store, choice: engine.Choice, seed: int) -> tuple[Probed, np.ndarray]:
     """One backbone's figures, `p_equal` still 1, and its answers: int8 [n], 1 right, 0 wrong, -1 never held out."""
-    network = _network(file)
+    network = networks.build_as_far(file)
     trunk, _ = cut.split(network, "head")
     passed = extract(trunk, table, store, choice=choice)
     with waiting(f"Solving a head on {network.name}"):
@@ -180,16 +185,6 @@ def _try(file: WeightsFile, table: Table, store: Store, choice: engine.Choice, s
         features=rows.shape[1],
     )
     return probed, right
-
-
-def _network(file: WeightsFile) -> Network:
-    """The network, whole where its file is, else stopped where its file ends."""
-    try:
-        return networks.build(file)
-    except WeightsError:
-        if file.record.complete_through is None:
-            raise
-        return networks.build(file, stop=file.record.complete_through)
 
 
 def _options(file: WeightsFile, network: Network) -> tuple[str, ...]:

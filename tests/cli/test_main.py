@@ -38,6 +38,7 @@ def headstart(*words: str, cwd: Path | None = None) -> subprocess.CompletedProce
         ("probe photos --weights none.safetensors --split none.csv", "none.csv, given as --split"),
         ("train photos --out run --device tpu", "expected auto or cpu or cuda or mps for 'device', found 'tpu'"),
         ("train photos --out run --weights none.safetensors", "none.safetensors"),
+        ("train photos --out run --corrections none.csv", "none.csv, given as --corrections"),
         ("predict run/none photos", "no model at run/none: it does not exist"),
         ("predict photos photos", "holds neither run.json nor bundle.json"),
         ("evaluate run/none", "is no run with test photos of its own"),
@@ -64,13 +65,16 @@ def test_wrong_usage_is_exit_2(words: str, tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("command", ["", "demo", "train", "probe", "evaluate", "predict", "backbones", "store"])
+COMMANDS = ("demo", "train", "probe", "evaluate", "compare", "explore", "explain", "predict", "backbones", "store")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_command_explains_itself(command: str) -> None:
     done = headstart(*command.split(), "--help")
     assert done.returncode == 0
     usage = next(line.split() for line in done.stdout.splitlines() if "Usage:" in line)
     assert usage[: 2 + len(command.split())] == ["Usage:", "headstart", *command.split()]
-    assert ("Examples:" in done.stdout) == (command in ("train", "probe", "evaluate", "predict", "backbones"))
+    assert ("Examples:" in done.stdout) == (command not in ("", "demo", "store"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A real browser to look at the page with, and what tests of the report share."""
 
 import csv
+import html
 import os
 import re
 import subprocess
@@ -17,6 +18,15 @@ MakeRun = Callable[..., Path]
 def write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         csv.writer(file).writerows([header, *rows])
+
+
+def text_of(page: Path, section: str | None = None) -> str:
+    """The page's words without tags, or those of the section that is headed by this id: none where it is absent."""
+    body = page.read_text(encoding="utf-8").split("</style>", 1)[1]
+    if section is not None:
+        found = re.search(rf'<section aria-labelledby="{section}">(.*?)</section>', body, flags=re.DOTALL)
+        body = "" if found is None else found[1]
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body))).replace("\u00a0", " ").strip()
 
 
 class Browser:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from report_tools import Browser, MakeRun, write_csv
+from report_tools import Browser, MakeRun, text_of, write_csv
 
 from headstart.cli.show import show_tuning
 from headstart.config import Config, Phase
@@ -81,15 +81,6 @@ def make_tuned(make_run: MakeRun, tmp_path: Path) -> MakeTuned:
         return folder
 
     return make
-
-
-def text_of(page: Path, section: str | None = None) -> str:
-    """The words of the page, or of the section of this name."""
-    body = page.read_text(encoding="utf-8").split("</style>", 1)[1]
-    if section is not None:
-        found = re.search(rf'<section aria-labelledby="{section}">(.*?)</section>', body, flags=re.DOTALL)
-        body = "" if found is None else found[1]
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body))).replace("\u00a0", " ").strip()
 
 
 def test_a_trial_that_paid_is_told_with_its_numbers(make_tuned: MakeTuned) -> None:

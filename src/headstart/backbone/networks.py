@@ -17,7 +17,7 @@ from headstart.backbone.stages import Layout, lay_out
 from headstart.backbone.stages import stop as stop_after
 from headstart.backbone.weights import WeightsFile, load_state
 from headstart.data.pixels import Preprocessing
-from headstart.errors import ConfigError
+from headstart.errors import ConfigError, WeightsError
 
 log = logging.getLogger("headstart")
 
@@ -76,6 +76,16 @@ def build(file: WeightsFile, *, stop: str | None = None, px: int | None = None) 
     if file.record.record_source == "timm":
         log.info("%s says nothing about its preprocessing: using timm's record of %s", file.path.name, file.record.name)
     return network
+
+
+def build_as_far(file: WeightsFile) -> Network:
+    """The network, whole where its file is, else stopped where its file ends. Raises: as `build`."""
+    try:
+        return build(file)
+    except WeightsError:
+        if file.record.complete_through is None:
+            raise
+        return build(file, stop=file.record.complete_through)
 
 
 def untrained(name: str, *, stop: str | None = None, px: int | None = None, n_classes: int | None = None, **model_args: Any) -> Network:

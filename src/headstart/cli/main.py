@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli import backbones, demo, evaluate, predict, probe, store, train
+from headstart.cli import backbones, compare, demo, evaluate, explain, explore, predict, probe, store, train
 from headstart.errors import HeadstartError, safe_text
 
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
-CONTINUED = ("train", "demo", "probe")  # commands that go on where they were interrupted
+CONTINUED = ("explore", "train", "demo", "probe")  # commands that go on where they were interrupted
 
 # Modules that `pip install headstart` leaves out, and the extra that brings each.
 EXTRAS = {
@@ -36,10 +36,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.demo)
+app.command("explore")(explore.explore)
 app.command("train")(train.train)
 app.command("probe")(probe.probe)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
+app.command("explain")(explain.explain)
 app.command("backbones")(backbones.backbones)
 app.command("store")(store.store)
 

@@ -22,6 +22,7 @@ def probe(
     seed: Annotated[int, typer.Option(help="Seeds the split and the folds.", min=0)] = 0,
     split: Annotated[Path | None, typer.Option(help="A split.csv to reuse.")] = None,
     exclude: Annotated[Path | None, typer.Option(help="A file that lists photos to leave out.")] = None,
+    corrections: Annotated[Path | None, typer.Option(help="A CSV with path,label: labels in place of the given ones.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
 ) -> None:
     """Compare backbones on your photos: one pass of each, a head on each, accuracy with its interval, cost, and which is worth it.
@@ -38,7 +39,7 @@ def probe(
     from headstart.data import sources
 
     sources.check(data)
-    config.check_files(weights=weights, split=split, exclude=exclude)
+    config.check_files(weights=weights, split=split, exclude=exclude, corrections=corrections)
 
     from headstart.progress import waiting
 
@@ -46,7 +47,8 @@ def probe(
         from headstart import probing
 
     names = [*([] if backbone is None else backbone), *([] if more is None else more)]
-    found = probing.probe(data, names, weights=[] if weights is None else weights, seed=seed, split=split, exclude=exclude)
+    given = [] if weights is None else weights
+    found = probing.probe(data, names, weights=given, seed=seed, split=split, exclude=exclude, corrections=corrections)
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
     else:

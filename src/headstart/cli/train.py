@@ -56,6 +56,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seeds the split and everything random. Default: 0.")] = None,
     split: Annotated[Path | None, typer.Option(help="A split.csv to reuse.")] = None,
     exclude: Annotated[Path | None, typer.Option(help="A file that lists photos to leave out.")] = None,
+    corrections: Annotated[Path | None, typer.Option(help="A CSV with path,label: labels in place of the given ones.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
     log: Annotated[str, typer.Option(help="Where epochs are logged, beside history.csv: none, tensorboard or mlflow.")] = "none",
@@ -81,12 +82,13 @@ def train(
         seed=seed,
         split=split,
         exclude=exclude,
+        corrections=corrections,
         device=device,
         precision=precision,
     )
     # Before PyTorch's seconds of import: a misspelled name should not wait.
     sources.check(data)
-    configs.check_files(weights=config.weights, split=config.split, exclude=config.exclude)
+    configs.check_files(weights=config.weights, split=config.split, exclude=config.exclude, corrections=config.corrections)
     logs.check(log)
     runs.check(out, config)
 

@@ -3,21 +3,36 @@
 The page makes no request to any host: pictures are data URIs, charts inline SVG, styles inline, and there is no script in it.
 """
 
+import shlex
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from headstart.files import atomic_file
-from headstart.report import sections, training, words
+from headstart.report import checks, scores, sections, sets, training, words
 from headstart.report.augmented import augmented
 from headstart.report.folder import RunFolder, number, pair, read_run, section
 from headstart.report.phases import phase_rows
-from headstart.report.tuning import Story, story
+from headstart.report.steps import Findings, next_steps
+from headstart.report.templates import environment, style
+from headstart.report.tuning import story
 
-_MOST_CONFUSIONS = 4  # on the first screen
+_MOST_CONFUSIONS = 6  # on the first screen
 _MOST_CONFUSIONS_LISTED = 25  # in place of a matrix of very many classes
+_CONTENTS = (  # anchor, what must be there for it, title
+    ("classes", "rows_shown", "Class by class"),
+    ("matrix", "labels", "Confusions"),
+    ("mistakes", "mistakes", "Mistakes"),
+    ("probabilities", "probabilities", "Probabilities"),
+    ("sets", "sets", "Sets of labels"),
+    ("unknown", "unknown", "None of these"),
+    ("scores", "scores", "Every score"),
+    ("suspects", "suspects", "Labels that may be wrong"),
+    ("duplicates", "duplicates", "Duplicates"),
+    ("shortcuts", "shortcuts", "Shortcuts"),
+    ("growth", "growth", "More photos"),
+    ("tuning", "tuning", "Fine-tuning"),
+    ("again", "title", "To repeat this run"),
+)
 _DONE = ("tested", "finished")  # the report is written once everything is tested, and the run marked finished after it
 
 
@@ -36,72 +51,94 @@ def write_report(run_dir: Path, photos_root: Path | None = None) -> Path:
         HeadstartError: the file cannot be written.
     """
     folder = read_run(run_dir, photos_root)
-    page = _environment().get_template("page.html").render(_context(folder))
+    page = environment().get_template("page.html").render(_context(folder))
     target = run_dir / "report.html"
     with atomic_file(target) as file:
         file.write(page)
     return target
 
 
-def _environment() -> jinja2.Environment:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "name": words.name,
-        "path": words.path,
-        "visible": words.visible,
-        "percent": words.percent,
-        "between": words.between,
-    }
-    return environment
-
-
 def _context(folder: RunFolder) -> dict[str, Any]:
     """Everything the page shows, by the names that page.html uses."""
-    reliability, mean_confidence = sections.probabilities(folder.predictions)
     confusions = words.confusions(folder.test)
-    rows = sections.class_rows(folder)
-    labels, _ = words.matrix(folder.test)
     status = folder.of("status")
     told = story(folder.run)
-    return {
-        "css": Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),
+    looked = _photos(folder)
+    findings = Findings(
+        duplicates=looked["duplicates"],
+        suspects=looked["suspects"],
+        shortcuts=tuple(looked["shortcuts"]),
+        growth=looked["growth"],
+        tuning=told,
+    )
+    page = {
+        "css": style(),
         "title": _title(folder),
         "data_name": str(folder.of("data", "name") or ""),
         "unfinished": None if status in (None, *_DONE) else str(status),
         **_first_screen(folder),
         "confusions": confusions[:_MOST_CONFUSIONS],
-        "next_steps": words.next_steps(folder, _try_next(told)),
+        "next_steps": next_steps(folder, findings),
         "facts": sections.facts(folder),
-        "rows_shown": rows[: sections.MOST_ROWS_SHOWN],
-        "rows_folded": rows[sections.MOST_ROWS_SHOWN :],
-        "knows_training": bool(folder.split.get("train")),
-        "labels": labels,
-        "cells": sections.matrix_cells(folder.test),
-        "heat_map": sections.matrix_picture(folder.test),
-        "confusions_listed": confusions[:_MOST_CONFUSIONS_LISTED],
-        "n_confusions": len(confusions),
+        **_classes(folder, confusions),
+        "mistakes": sections.mistakes(folder),
+        "scores": scores.all_scores(folder.test),
+        "ranking": scores.ranking(folder),
+        "probabilities": sections.probabilities(folder),
+        "unknown": sets.unknown(folder),
+        "sets": sets.sets(folder),
+        **looked,
+        "most_rows": sets.MOST_ROWS_SHOWN,
         "tuning": told,
         "phase_rows": phase_rows(folder),
         "curves": training.over_epochs(folder),
         "strengths": training.over_strengths(folder),
         "augmented": augmented(folder),
-        "reliability": reliability,
-        "calibration": words.calibration(folder, mean_confidence),
-        "mistakes": sections.mistakes(folder),
         "omitted": folder.omitted[: sections.MOST_OMITTED],
         "n_omitted": len(folder.omitted),
         "notices": [*_notices(folder), *folder.problems],
         **_record(folder),
     }
+    return page | {"contents": [(anchor, title) for anchor, key, title in _CONTENTS if page[key]]}
 
 
-def _try_next(told: Story | None) -> list[Markup]:
-    """What fine-tuning leaves to try, as a step; a trial that paid has no need of one so far up."""
-    if told is None or not told.option or not told.advice.startswith("To try"):
-        return []
-    text = "<a href='#tuning'>{}</a>. {} <code>{}</code>."
-    return [Markup(text).format(told.title, told.advice, told.option)]
+def _classes(folder: RunFolder, confusions: list[words.Confusion]) -> dict[str, Any]:
+    """The scores of each class, and which were taken for which."""
+    rows = sections.class_rows(folder)
+    labels, _ = words.matrix(folder.test)
+    return {
+        "rows_shown": rows[: sections.MOST_ROWS_SHOWN],
+        "rows_folded": rows[sections.MOST_ROWS_SHOWN :],
+        "knows_training": bool(folder.split.get("train")),
+        "labels": labels,
+        "cells": sections.matrix_cells(folder.test),
+        "most_rate_classes": sections.MOST_RATE_CLASSES,
+        "heat_map": sections.matrix_picture(folder.test),
+        "confusions_listed": confusions[:_MOST_CONFUSIONS_LISTED],
+        "n_confusions": len(confusions),
+    }
+
+
+def _photos(folder: RunFolder) -> dict[str, Any]:
+    """What checks.json says of the photos themselves."""
+    return {
+        "suspects": checks.suspects(folder),
+        "duplicates": checks.duplicates(folder),
+        "naive": checks.naive(folder),
+        "shortcuts": checks.shortcuts(folder),
+        "growth": checks.growth(folder),
+        "data": _to_explore(folder),
+    }
+
+
+def _to_explore(folder: RunFolder) -> str:
+    """What `headstart explore` takes to look at the photos as this run did: with its network, labels and split."""
+    # As it was asked for: the configuration that came of it names networks and folders anew.
+    asked = section(folder.run, "asked") or section(folder.run, "config")
+    data = asked.get("data")
+    options = [(name, asked.get(name)) for name in ("backbone", "weights", "seed", "split", "exclude", "corrections")]
+    given = [word for name, value in options if isinstance(value, str | int) and value for word in (f"--{name}", str(value))]
+    return shlex.join([data if isinstance(data, str) and data else "DATA", *given])
 
 
 def _title(folder: RunFolder) -> str:
@@ -121,7 +158,7 @@ def _first_screen(folder: RunFolder) -> dict[str, Any]:
         "interval": interval,
         "interval_text": words.between(interval),
         "baseline": number(test.get("baseline_majority")),
-        "tiles": sections.tiles(test),
+        "tiles": sections.tiles(test, checks.naive(folder)),
         "n_mistakes": sections.n_mistakes(folder),
     }
 

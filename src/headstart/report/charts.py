@@ -21,9 +21,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from headstart.evaluate.calibrate import Bin
 
 INK, MUTED, LINE, FIRST, SECOND, WASH = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+PALETTE = tuple(f"#0700{i:02x}" for i in range(10))  # for classes: apart from each other for colour-blind eyes too (page.css)
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", FIRST: "--good", SECOND: "--bad", WASH: "--wash"}
-_SIZE_INCHES = (5.4, 3.5)
-_PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g}%" if -1e-9 < share < 1 + 1e-9 else "")  # beside 0 and 1 there is only margin
+_VARIABLES |= {stand_in: f"--class{i}" for i, stand_in in enumerate(PALETTE)}
+SIZE_INCHES = (5.4, 3.5)
+PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g}%" if -1e-9 < share < 1 + 1e-9 else "")  # beside 0 and 1 there is only margin
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headstart",  # else every report of the same run would differ
@@ -73,7 +75,7 @@ def curves(
     reference: tuple[str, float] | None = None,
 ) -> Markup:
     """Lines over epochs; `breaks` are the places where a new phase begins, `reference` a level to compare with and its name."""
-    with _figure() as (figure, axes):
+    with drawing() as (figure, axes):
         for line in lines:
             values = [float("nan") if value is None else value for value in line.values]
             marker = "o" if len(values) < 30 else None
@@ -88,8 +90,8 @@ def curves(
         axes.set_xlim(0.5, end)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         _mark_phases(axes, breaks, end)
-        _finish(axes, x_label=x_label, y_label=y_label, percent=percent, legend=len(lines) > 1 or reference is not None)
-        return _svg(figure, key, alt)
+        finish(axes, x_label=x_label, y_label=y_label, percent=percent, legend=len(lines) > 1 or reference is not None)
+        return svg(figure, key, alt)
 
 
 def _mark_phases(axes: Any, breaks: Sequence[float], end: float) -> None:
@@ -108,7 +110,7 @@ def strengths(
     at: Sequence[float], values: Sequence[float], chosen: float | None, *, key: str, alt: str, y_label: str, percent: bool = False
 ) -> Markup:
     """A score over regularisation strengths, with the chosen one marked."""
-    with _figure() as (figure, axes):
+    with drawing() as (figure, axes):
         axes.plot(at, values, color=FIRST, marker="o", markersize=4)
         if min(at) > 0:
             axes.set_xscale("log")
@@ -117,13 +119,13 @@ def strengths(
             axes.plot([at[nearest]], [values[nearest]], color=SECOND, marker="o", markersize=9, fillstyle="none", markeredgewidth=2)
             axes.annotate("chosen", (at[nearest], values[nearest]), (0, 11), textcoords="offset points", ha="center", color=SECOND)
         axes.margins(y=0.22)
-        _finish(axes, x_label="strength of the L2 penalty", y_label=y_label, percent=percent, legend=False)
-        return _svg(figure, key, alt)
+        finish(axes, x_label="strength of the L2 penalty", y_label=y_label, percent=percent, legend=False)
+        return svg(figure, key, alt)
 
 
 def reliability(bins: Sequence[Bin], *, key: str, alt: str) -> Markup:
     """Share right over claimed probability, with intervals; dots grow with the number of photos; the diagonal is perfect."""
-    with _figure() as (figure, axes):
+    with drawing() as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
         most = max(each.n for each in bins)
         for each in bins:
@@ -133,27 +135,29 @@ def reliability(bins: Sequence[Bin], *, key: str, alt: str) -> Markup:
         axes.scatter([each.confidence for each in bins], [each.accuracy for each in bins], s=sizes, color=FIRST, zorder=3)
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
-        axes.xaxis.set_major_formatter(_PERCENT)
-        _finish(axes, x_label="probability the classifier gave", y_label="share that was right", percent=True, legend=False)
-        return _svg(figure, key, alt)
+        axes.xaxis.set_major_formatter(PERCENT)
+        finish(axes, x_label="probability the classifier gave", y_label="share that was right", percent=True, legend=False)
+        return svg(figure, key, alt)
 
 
 @contextmanager
-def _figure() -> Iterator[tuple[Any, Any]]:
+def drawing(size_inches: tuple[float, float] = SIZE_INCHES) -> Iterator[tuple[Any, Any]]:
+    """A figure in the page's style and its axes; draw with the stand-in colours only, then `finish` and `svg`."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+        figure = Figure(figsize=size_inches, layout="constrained")
         FigureCanvasSVG(figure)
         yield figure, figure.add_subplot()
 
 
-def _finish(axes: Any, *, x_label: str, y_label: str, percent: bool, legend: bool) -> None:
+def finish(axes: Any, *, x_label: str, y_label: str, percent: bool, legend: bool) -> None:
+    """Labels, grid and legend as all charts have them; `percent` shows shares of 0..1 as percentages."""
     axes.set_xlabel(x_label)
     axes.set_title(y_label, loc="left", fontsize=11, color=MUTED, pad=24 if legend else 8)
     axes.grid(visible=False, axis="x")
     axes.tick_params(which="both", length=0, pad=6)
     axes.spines["left"].set_visible(False)
     if percent:
-        axes.yaxis.set_major_formatter(_PERCENT)
+        axes.yaxis.set_major_formatter(PERCENT)
     if legend:
         shown = axes.legend(
             loc="lower left", bbox_to_anchor=(0, 0.99), ncols=4, borderaxespad=0, handlelength=1.6, columnspacing=1.4, borderpad=0.3
@@ -161,7 +165,8 @@ def _finish(axes: Any, *, x_label: str, y_label: str, percent: bool, legend: boo
         shown.set_in_layout(False)  # else a legend wider than the axes makes them smaller
 
 
-def _svg(figure: Any, key: str, alt: str) -> Markup:
+def svg(figure: Any, key: str, alt: str) -> Markup:
+    """The figure as inline SVG: the page's own colours, `alt` as its words, ids that begin with `key`."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = file.getvalue()

@@ -42,12 +42,21 @@ class RunFolder:
     split: dict[str, dict[str, int]]  # split -> label -> photos
     train_photos: list[tuple[str, str]]  # sha256 and path
     omitted: list[tuple[str, str]]
-    preprocessing: Preprocessing | None  # of the model, where there is one
+    bundle: dict[str, Any]  # bundle.json of the model, not verified; empty where there is none
+    checks: dict[str, Any]  # checks.json; empty where the photos were not looked at
     problems: list[str] = field(default_factory=list)
 
     @property
     def test(self) -> dict[str, Any]:
         return section(self.metrics, "test")
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What the model's own record says is done to a photo, where there is one."""
+        try:
+            return Preprocessing.from_json(section(self.bundle, "preprocessing"))
+        except ConfigError:
+            return None
 
     def of(self, *keys: str) -> Any:
         """The value at `keys` of run.json, or None."""
@@ -85,7 +94,8 @@ def read_run(path: Path, photos_root: Path | None = None) -> RunFolder:
         split=_count_split(split),
         train_photos=[(row.get("sha256", ""), row.get("path", "")) for row in split if row.get("split") == "train"],
         omitted=[(row.get("path", ""), row.get("reason", "")) for row in _records(path / "omitted.csv", problems)],
-        preprocessing=_preprocessing(path / "model" / "bundle.json"),
+        bundle=_read_json(path / "model" / "bundle.json", []),  # the page does without
+        checks=_read_json(path / "checks.json", problems, required=False),
         problems=problems,
     )
 
@@ -119,11 +129,23 @@ def pair(value: Any) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
+def items(record: Any, key: str) -> list[dict[str, Any]]:
+    """The objects in the list at `key`; whatever else is there is passed over."""
+    value = record.get(key) if isinstance(record, dict) else None
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def texts(value: Any) -> list[str]:
+    """`value` as a list of names; an empty one where it is none."""
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def _read_json(path: Path, problems: list[str], *, required: bool = True) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        problems.append(f"{path.name} is missing")
+        if required:
+            problems.append(f"{path.name} is missing")
         return {}
     except (OSError, ValueError) as error:
         problems.append(f"{path.name} cannot be read: {error}")
@@ -150,14 +172,6 @@ def _records(path: Path, problems: list[str]) -> Iterator[dict[str, str]]:
     header = next(rows, [])
     for row in rows:
         yield dict(zip(header, row, strict=False))
-
-
-def _preprocessing(path: Path) -> Preprocessing | None:
-    """What the model's own record says; the page does without where it cannot be read."""
-    try:
-        return Preprocessing.from_json(section(_read_json(path, []), "preprocessing"))
-    except ConfigError:
-        return None
 
 
 def _count_split(rows: Iterable[dict[str, str]]) -> dict[str, dict[str, int]]:

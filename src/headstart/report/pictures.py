@@ -12,32 +12,37 @@ from headstart.data import pixels
 from headstart.errors import DataError
 
 THUMBNAIL_PX = 160
+_FEW_PX = 24  # of a photo's longer side; what has no more is shown as the squares it is, where a browser would blur it
 _LEAST_VIEW_PX = 96  # JPEG blurs the colours of very small pictures
 
 _RIGHT_RGB = (15, 122, 114)
 _WRONG_RGB = (214, 84, 32)
 
 
-def thumbnail(path: Path) -> str | None:
-    """The photo as a small JPEG, longer side at most 160 px; None where it is gone or cannot be read."""
+def thumbnail(path: Path, longer_px: int = THUMBNAIL_PX) -> str | None:
+    """The photo as a small JPEG, its longer side at most so many px; None where it is gone or cannot be read."""
     try:
         if not path.is_file():
             return None
-        image = Image.fromarray(pixels.decode(path, shorter_px=THUMBNAIL_PX))
+        photo = pixels.decode(path, shorter_px=longer_px)
     except (DataError, OSError, ValueError):  # ValueError: a path with a null byte
         return None
-    return _small_jpeg(image)
+    return small_jpeg(_as_squares(photo) if max(photo.shape[:2]) <= _FEW_PX else Image.fromarray(photo), longer_px)
 
 
 def view_picture(view: NDArray[np.uint8]) -> str:
     """What the network sees, uint8 [px, px, 3], as a small JPEG; few pixels are shown as the squares they are."""
-    side = view.shape[0]
-    scale = max(1, -(-_LEAST_VIEW_PX // side))
-    return _small_jpeg(Image.fromarray(view.repeat(scale, axis=0).repeat(scale, axis=1)))
+    return small_jpeg(_as_squares(view))
 
 
-def _small_jpeg(image: Image.Image) -> str:
-    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+def _as_squares(photo: NDArray[np.uint8]) -> Image.Image:
+    """A picture [h, w, 3] with its pixels as squares, where it would be too small for JPEG."""
+    scale = max(1, -(-_LEAST_VIEW_PX // max(photo.shape[:2])))
+    return Image.fromarray(photo.repeat(scale, axis=0).repeat(scale, axis=1))
+
+
+def small_jpeg(image: Image.Image, longer_px: int = THUMBNAIL_PX) -> str:
+    image.thumbnail((longer_px, longer_px), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80, optimize=True)
     return _data_uri("image/jpeg", file.getvalue())

@@ -3,20 +3,25 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from headstart.evaluate import calibrate
 from headstart.report import charts, words
+from headstart.report.checks import Naive
 from headstart.report.folder import Predictions, RunFolder, number, pair, section, whole
+from headstart.report.overlays import overlays
 from headstart.report.pictures import heat_map, thumbnail
+from headstart.report.scores import label_indices
 from headstart.report.tuning import story
 
 MOST_MATRIX_CLASSES = 30
 MOST_MISTAKES = 24
 MOST_OMITTED = 100
 MOST_ROWS_SHOWN = 25  # of the per-class table; the rest folds away
+MOST_RATE_CLASSES = 12  # up to so many, a cell of the matrix has room for count and rate
 
-_MOST_RATE_CLASSES = 12  # up to so many, a cell has room for count and rate
 _LEVELS_RIGHT = (0.15, 0.35, 0.55, 0.75, 0.9)
 _LEVELS_WRONG = (0.03, 0.07, 0.15, 0.3, 0.5)  # mistakes are rare: their colour starts early
 
@@ -47,13 +52,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrongly classified photo, and its picture where it could still be read."""
+    """One wrongly classified photo, its picture where it could still be read, and where the classifier looked."""
 
     path: str
     label: str
     predicted: str
     probability: str
     picture: str | None
+    overlay: str | None
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """The reliability diagram and what it says; `before` is about the probabilities without the temperature."""
+
+    chart: Markup
+    sentence: str
+    before: str
 
 
 @dataclass(frozen=True)
@@ -66,11 +81,14 @@ class Tile:
     meaning: str
 
 
-def tiles(test: dict[str, Any]) -> list[Tile]:
-    """The figures beside accuracy."""
+def tiles(test: dict[str, Any], scored: Naive | None = None) -> list[Tile]:
+    """The figures beside accuracy; the score that duplicates would have given among them, where it differs."""
     ci95 = section(test, "ci95")
     labels, _ = words.matrix(test)
-    wanted = [("f1_macro", "Mean F1 over classes", "precision and recall together, every class counts the same")]
+    wanted = [
+        ("balanced_accuracy", "Balanced accuracy", "as if every class had the same number of photos"),
+        ("f1_macro", "Mean F1 over classes", "precision and recall together, every class counts the same"),
+    ]
     if len(labels) > 5:  # else it is 1 by definition
         wanted.append(("top5", "Right class among the top 5", "for lists of suggestions"))
     wanted.append(("baseline_majority", "Baseline", "by always answering the most frequent class"))
@@ -82,6 +100,11 @@ def tiles(test: dict[str, Any]) -> list[Tile]:
             # A baseline is known, not estimated: it says what a rule reaches on these very photos.
             shown = "" if interval is None or key == "baseline_majority" else words.between(interval)
             found.append(Tile(title, words.percent(value, words.decimals_for(interval)), shown, meaning))
+    if scored is not None and scored.differ:
+        meaning = (
+            f"with look-alikes on both sides of the split, where the same head honestly has {scored.honest.text}\u00a0%: not to be quoted"
+        )
+        found.append(Tile("Naive score", scored.naive.text, scored.naive.interval_text, meaning))
     return found
 
 
@@ -115,8 +138,7 @@ def _cell(labels: list[str], counts: Any, i: int, j: int) -> Cell:
     level = 0 if n == 0 else 1 + sum(rate > step for step in steps)
     label, predicted = words.visible(labels[i])[:80], words.visible(labels[j])[:80]
     title = f"{n} of {n_row} {label} recognised" if i == j else f"{n} of {n_row} {label} taken for {predicted}"
-    shown = f"{words.percent(rate)}\u00a0%" if n and len(labels) <= _MOST_RATE_CLASSES else ""
-    return Cell(n, shown, i == j, level, title)
+    return Cell(n, f"{words.percent(rate)}\u00a0%" if n else "", i == j, level, title)
 
 
 def matrix_picture(test: dict[str, Any]) -> str | None:
@@ -125,30 +147,48 @@ def matrix_picture(test: dict[str, Any]) -> str | None:
     return heat_map(counts) if len(labels) > MOST_MATRIX_CLASSES else None
 
 
-def probabilities(predictions: Predictions | None) -> tuple[Markup | None, float | None]:
-    """The reliability diagram and the mean top probability; None where there are no usable predictions."""
-    index = {name: i for i, name in enumerate(predictions.classes)} if predictions is not None else {}
-    if predictions is None or not len(predictions) or any(label not in index for label in predictions.labels):
-        return None, None
-    labels = [index[label] for label in predictions.labels]
+def probabilities(folder: RunFolder) -> Probabilities | None:
+    """How far the probabilities can be believed; None where there are no usable predictions."""
+    predictions, labels = folder.predictions, label_indices(folder.predictions)
+    if predictions is None or labels is None:
+        return None
     bins = calibrate.reliability(predictions.probs, labels)
     parts = ", ".join(f"{words.percent(each.confidence)} % claimed, {words.percent(each.accuracy)} % right ({each.n})" for each in bins)
     drawn = charts.reliability(bins, key="reliability", alt=f"Claimed probability and share right, with photos: {parts}.")
-    return drawn, float(predictions.probs.max(axis=1).mean())
+    mean = float(predictions.probs.max(axis=1).mean())
+    return Probabilities(drawn, words.calibration(folder, mean), _before_temperature(folder, predictions, labels))
+
+
+def _before_temperature(folder: RunFolder, predictions: Predictions, labels: NDArray[np.int64]) -> str:
+    """What the temperature has done, in a sentence: probabilities to its power are those that it was not applied to."""
+    temperature = number(folder.of("head", "temperature"))
+    if temperature is None or temperature <= 0 or temperature == 1 or folder.of("config", "test_views") == 2:  # a mean is not undone
+        return ""
+    logs = temperature * np.log(np.maximum(predictions.probs.astype(np.float64), np.finfo(np.float32).tiny))
+    raised = np.exp(logs - logs.max(axis=1, keepdims=True))
+    before = calibrate.ece(raised / raised.sum(axis=1, keepdims=True), labels)
+    change = "less" if temperature > 1 else "more"
+    return (
+        f"A temperature of {temperature:.2f}, chosen on other photos than these, has made it {change} sure; "
+        f"without it the error here would be {words.percent(before, 1)} points."
+    )
 
 
 def mistakes(folder: RunFolder) -> list[Mistake]:
-    """The wrongly classified test photos that the classifier was surest of, with their pictures."""
+    """The wrongly classified test photos that the classifier was surest of, with their pictures; the first ones with a heat map each."""
     predictions = folder.predictions
     if predictions is None or not predictions.classes:
         return []
     sure = predictions.probs.max(axis=1)
     wrong = [i for i in range(len(predictions)) if predictions.labels[i] != predictions.predicted[i]]
+    chosen = sorted(wrong, key=lambda i: (-sure[i], predictions.paths[i]))[:MOST_MISTAKES]
+    drawn = overlays(folder, [(predictions.paths[i], predictions.predicted[i]) for i in chosen])
     found = []
-    for i in sorted(wrong, key=lambda i: (-sure[i], predictions.paths[i]))[:MOST_MISTAKES]:
+    for i in chosen:
         path = predictions.paths[i]
         picture = None if folder.photos_root is None else thumbnail(folder.photos_root / path)
-        found.append(Mistake(path, predictions.labels[i], predictions.predicted[i], words.percent(float(sure[i])), picture))
+        said = words.percent(float(sure[i]))
+        found.append(Mistake(path, predictions.labels[i], predictions.predicted[i], said, picture, drawn.get(path)))
     return found
 
 

@@ -1,10 +1,7 @@
-"""The report's sentences: how good, how sure, what went wrong most, what to do next."""
+"""The report's sentences: how good, how sure, what went wrong most."""
 
-import shlex
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +14,6 @@ from headstart.report.folder import RunFolder, number, pair, section, whole
 _BIDI_CONTROLS = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _NAME_LENGTH = 48
 _PATH_LENGTH = 90
-_BADLY_CALIBRATED = 0.03  # the smallest gap worth a word: "90 % sure" that is right 87 times in 100
-_FEW_PHOTOS = 0.5  # of what the middle class has
 
 
 @dataclass(frozen=True)
@@ -131,85 +126,6 @@ def matrix(test: dict[str, Any]) -> tuple[list[str], NDArray[np.int64]]:
     if not isinstance(labels, list) or found.shape != (len(labels), len(labels)):
         return [], nothing
     return [str(label) for label in labels], found
-
-
-def next_steps(folder: RunFolder, more: Sequence[Markup] = ()) -> list[Markup]:
-    """What to do now, most useful first, at most four; the last always says how to use the classifier. `more` comes after the backbone."""
-    steps = [*_is_it_any_good(folder), *_look_at_mistakes(folder), *_another_backbone(folder), *more, *_add_photos(folder)]
-    steps += [*_mind_probabilities(folder), *_omitted(folder)]
-    use = Markup("Try it on new photos: <code>headstart predict {} photo.jpg --top 3</code>").format(
-        visible(shlex.quote(_shown_path(folder.path)))
-    )
-    return [*steps[:3], use]
-
-
-def _shown_path(path: Path) -> str:
-    """As it can be typed where the report was made: relative where that is shorter."""
-    whole, here = path.absolute(), Path.cwd()
-    return str(whole.relative_to(here)) if whole.is_relative_to(here) and whole != here else str(whole)
-
-
-def _is_it_any_good(folder: RunFolder) -> list[Markup]:
-    interval, baseline = pair(folder.test.get("accuracy_ci95")), number(folder.test.get("baseline_majority"))
-    if interval is None or baseline is None or interval[0] > baseline:
-        return []
-    text = (
-        "<strong>Do not use it yet.</strong> Always giving the most frequent class would be right for {}&nbsp;% too. "
-        "Check that labels and photos belong together."
-    )
-    return [Markup(text).format(percent(baseline))]
-
-
-def _look_at_mistakes(folder: RunFolder) -> list[Markup]:
-    found = confusions(folder.test)
-    if not found or folder.predictions is None:
-        return []
-    worst = found[0]
-    text = "<a href='#mistakes'>Look at the most confident mistakes</a>: wrong labels show there first, above all between {} and {}."
-    return [Markup(text).format(name(worst.label), name(worst.predicted))]
-
-
-def _add_photos(folder: RunFolder) -> list[Markup]:
-    """The weakest class, where it also has clearly fewer photos to learn from than the others."""
-    train = folder.split.get("train", {})
-    rows = {label: number(section(section(folder.test, "per_class"), label).get("f1")) for label in train}
-    scored = {label: f1 for label, f1 in rows.items() if f1 is not None}
-    if len(scored) < 3:
-        return []
-    middle = float(np.median(list(train.values())))
-    short = [label for label in scored if train[label] < _FEW_PHOTOS * middle and scored[label] < float(np.median(list(scored.values())))]
-    if not short:
-        return []
-    label = min(short, key=lambda each: scored[each])
-    text = "Add photos of {}: it has {} to learn from, the class in the middle has {:.0f}."
-    return [Markup(text).format(name(label), train[label], middle)]
-
-
-def _another_backbone(folder: RunFolder) -> list[Markup]:
-    if folder.of("backbone", "origin") != "embedded" and folder.of("backbone", "name") != "embedded":
-        return []
-    text = (
-        "This run used the small backbone that comes with headstart. ImageNet weights, which have learned from 1.3 million photos, "
-        "tell more things apart: add <code>--backbone resnet50</code>."
-    )
-    return [Markup(text)]
-
-
-def _mind_probabilities(folder: RunFolder) -> list[Markup]:
-    interval = pair(section(folder.test, "ci95").get("ece"))
-    if interval is None or interval[0] < _BADLY_CALIBRATED:
-        return []
-    return [
-        Markup("Take its probabilities as a ranking only: they are {} points off (<a href='#probabilities'>how</a>).").format(
-            between(interval)
-        )
-    ]
-
-
-def _omitted(folder: RunFolder) -> list[Markup]:
-    if not folder.omitted:
-        return []
-    return [Markup("See <a href='#omitted'>{}</a> that could not be used.").format(count(len(folder.omitted), "photo", "photos"))]
 
 
 def calibration(folder: RunFolder, mean_confidence: float | None) -> str:
