@@ -24,8 +24,9 @@ lint:
 types:
 	$(BIN)/mypy
 
+# A process for each core; more threads than that in PyTorch would only wait for each other.
 tests:
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
 # Real photos and real ImageNet weights: looked for at $$HEADSTART_SHARED, else ../shared.
 test-slow: install

@@ -12,7 +12,7 @@ from pretrain.files import save_tensors
 from pretrain.photos import Photos
 from pretrain.recipe import Recipe
 
-INPUT_PX = 128
+INPUT_PX = 160
 CROP = 1.0
 
 
