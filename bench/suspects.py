@@ -46,7 +46,7 @@ def flipped(table: Table, share: float, seed: int) -> tuple[Table, np.ndarray]:
 def listed(rows: np.ndarray, table: Table, seed: int) -> list[int]:
     """The suspects, the surest first, as places in the table."""
     head = solve_linear(rows, table.labels, len(table.classes), groups=table.groups, seed=seed, folds=FOLDS)
-    oof = out_of_fold(head.oof_logits, head.oof_index, table)
+    oof = out_of_fold(head.oof_logits, head.oof_index, table, head.folds)
     assert oof is not None
     return [one.photo for one in find_suspects(oof.probs, oof.photos, table).photos]
 

@@ -1,6 +1,8 @@
 """Shared by all tests: where real photos and weights lie, a cache of their own for every test, no progress bars."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 
 hypothesis.settings.register_profile("headstart", deadline=None)  # a busy machine is no bug
 hypothesis.settings.load_profile("headstart")
+
+# Started in the background (`make test &`), this process ignores Ctrl-C and so would the commands that tests start and interrupt.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
