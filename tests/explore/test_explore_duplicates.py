@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart.data.split import split_table
 from headstart.data.table import Photo, Table
 from headstart.explore.duplicates import Duplicates, find_duplicates, write_duplicates
 from scenes import cropped, mirrored, photo_of, resized, saved_again, scene
@@ -77,15 +78,37 @@ def test_features_reject_what_only_looks_the_same_but_not_equal_files() -> None:
     assert members(find_duplicates(TABLE, rows)) == [(3, 4), (0, 1), (5, 6)]
 
 
+# A badly blurred copy: too little is left of it to be sure by pixels alone.
+BLURRED = photo_of(resized(resized(scene(0), 0.08), 12.5), "blurred.jpg")
+DOUBTFUL = table_of(photo_of(scene(0), "sharp.jpg"), BLURRED, *(replace(photo, label="a") for photo in STRANGERS))
+
+
 @pytest.mark.parametrize(("alike", "found"), [(0.9, True), (0.0, False)])
 def test_of_doubtful_pairs_features_decide(alike: float, found: bool) -> None:
-    """A badly blurred copy: too little is left of it to be sure by pixels alone."""
-    blurred = resized(resized(scene(0), 0.08), 12.5)
-    photos = [photo_of(scene(0), "0.jpg"), photo_of(blurred, "1.jpg"), *(replace(photo, label="a") for photo in STRANGERS)]
-    rows = np.random.default_rng(1).normal(size=(len(photos), 64))
+    rows = np.random.default_rng(1).normal(size=(len(DOUBTFUL), 64))
     rows[1] = alike * rows[0] + (1 - alike) * rows[1]
-    assert members(find_duplicates(table_of(*photos), None)) == []
-    assert members(find_duplicates(table_of(*photos), rows)) == ([(0, 1)] if found else [])
+    assert members(find_duplicates(DOUBTFUL, None)) == []
+    assert members(find_duplicates(DOUBTFUL, rows)) == ([(0, 1)] if found else [])
+
+
+def test_no_split_parts_what_features_may_find_to_be_copies() -> None:
+    for seed in range(12):  # each parts two photos in one of two cases
+        split = split_table(DOUBTFUL, seed=seed)
+        assert split.photos[0].split == split.photos[1].split
+        assert split.groups[0] == split.groups[1]
+    rows = np.random.default_rng(1).normal(size=(len(DOUBTFUL), 64))
+    rows[1] = rows[0]
+    assert find_duplicates(split_table(DOUBTFUL, seed=0), rows).to_json()["across_splits"] == 0
+
+
+def test_photos_without_features_are_judged_by_pixels_alone() -> None:
+    rows = features()
+    rows[[3, 4]] = -rows[[2, 2]]
+    at = np.arange(len(TABLE))[::-1].copy()  # rows in another order
+    assert members(find_duplicates(TABLE, rows[::-1], at)) == [(3, 4), (0, 1), (5, 6)]
+    at[2] = -1
+    assert members(find_duplicates(TABLE, rows[::-1], at)) == [(2, 3, 4), (0, 1), (5, 6)]
+    assert members(find_duplicates(DOUBTFUL, np.ones((len(DOUBTFUL), 4)), np.full(len(DOUBTFUL), -1))) == []
 
 
 def test_small_and_odd_tables_are_searched_too() -> None:

@@ -26,6 +26,11 @@ Ints = npt.NDArray[np.int64]
 LIKENESS = 0.81
 EVIDENCE = 9.0
 
+# From here up to the least above pixels alone do not decide: badly blurred copies lie here, or such as were changed in one corner, and
+# strangers. A split keeps these together, too: that costs a little freedom, while parting copies would make its score a memory.
+DOUBTFUL_LIKENESS = 0.65
+DOUBTFUL_EVIDENCE = EVIDENCE - 2
+
 # From this likeness on, near-duplicates are joined whatever becomes of it; below, only while their cluster stays small.
 CERTAIN = 0.9
 

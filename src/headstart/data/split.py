@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data.bursts import find_bursts
-from headstart.data.duplicates import Pair, clusters, find_pairs
+from headstart.data.duplicates import DOUBTFUL_EVIDENCE, DOUBTFUL_LIKENESS, Pair, clusters, find_pairs
 from headstart.data.lists import read_rows
 from headstart.data.table import SPLITS, Photo, Table, some, split_called
 from headstart.errors import DataError, safe_text
@@ -85,7 +85,8 @@ def split_table(table: Table, *, seed: int, fractions: tuple[float, float, float
 def group_photos(photos: Sequence[Photo]) -> tuple[np.ndarray, np.ndarray]:
     """Photos that must share a split, and those that had better.
 
-    Joined are photos of one given group, equal files, near-duplicates and photos of one burst; and whatever these have in common.
+    Joined are photos of one given group, equal files, near-duplicates (doubtful ones, too) and photos of one burst; and whatever these
+    have in common.
 
     Returns: int64 [n] each: photos of one group share a number in the first; in the second, groups do that form a chain of weak
         likenesses too long to be kept together (`duplicates.clusters`).
@@ -94,7 +95,8 @@ def group_photos(photos: Sequence[Photo]) -> tuple[np.ndarray, np.ndarray]:
     given = [
         Pair(first[photo.group], i, "group", 1.0) for i, photo in enumerate(photos) if photo.group and first.setdefault(photo.group, i) != i
     ]
-    groups, refused = clusters(len(photos), [*given, *find_pairs(photos), *find_bursts(photos)])
+    alike = find_pairs(photos, likeness=DOUBTFUL_LIKENESS, evidence=DOUBTFUL_EVIDENCE)
+    groups, refused = clusters(len(photos), [*given, *alike, *find_bursts(photos)])
     if not refused:
         return groups, groups
     pieces = [Pair(int(first), i, "group", 1.0) for i, first in enumerate(groups) if first != i]

@@ -1,6 +1,6 @@
 """The abridged exploration that every training run makes, from what it has at hand: nothing is decoded again.
 
-Test photos choose nothing here. Their pixels are compared for duplicates, which is how a leak shows; all else is of the other photos.
+Test photos choose nothing here. They are compared for duplicates, which is how a leak shows; all else is of the other photos.
 """
 
 from typing import Any
@@ -32,8 +32,9 @@ def checks(
     """
     known = np.flatnonzero([photo.split != "test" for photo in table.photos])
     seen, seen_rows = table.subset(known), rows[known]
-    # By pixels alone, as the split was made: what features would add, the split could not keep together.
-    duplicates = find_duplicates(table if whole is None else whole, None)
+    everything = table if whole is None else whole
+    row_of = {photo.path: i for i, photo in enumerate(table.photos)}
+    duplicates = find_duplicates(everything, rows, np.array([row_of.get(photo.path, -1) for photo in everything.photos], np.int64))
     suspects = find_suspects(_calibrated(oof_logits, table.labels[oof_index]), oof_index, table) if len(oof_index) else None
     honesty = naive_and_honest(seen_rows, seen, seed=seed)
     growth = learning_curve(seen_rows, seen, seed=seed)

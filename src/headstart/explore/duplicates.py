@@ -1,6 +1,7 @@
 """Photos that are there twice, in clusters: within and across splits and classes; the stored features have a say in what is alike."""
 
 import csv
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.data.duplicates import EVIDENCE, LIKENESS, Pair, clusters, find_pairs
+from headstart.data.duplicates import DOUBTFUL_EVIDENCE, DOUBTFUL_LIKENESS, EVIDENCE, LIKENESS, Pair, clusters, find_pairs
 from headstart.data.table import Table
 from headstart.files import atomic_file
-
-# Pixels alone do not decide from here up to `LIKENESS`; features may: copies that are badly blurred, or changed in one corner.
-_DOUBTFUL_LIKENESS, _DOUBTFUL_EVIDENCE = 0.65, EVIDENCE - 2
 
 # Of pairs of strangers of one class, the share that must be less alike in features: for pixels' own finds, and for doubtful ones.
 _LEAST_SHARE, _DOUBTFUL_SHARE = 0.75, 0.999
@@ -77,16 +75,19 @@ class Duplicates:
         }
 
 
-def find_duplicates(table: Table, features: np.ndarray | None) -> Duplicates:
+def find_duplicates(table: Table, features: np.ndarray | None, at: Ints | None = None) -> Duplicates:
     """Clusters of equal files and near-duplicates.
 
-    Args: features: float [n, d], a row for each photo of the table. With them, a pair that looks the same and is no more alike to the
-        network than strangers of one class is none; and a doubtful one is one if the network finds it more alike than nearly all strangers.
+    Args:
+        features: float [m, d], rows of photos. With them, a pair that looks the same and is no more alike to the network than strangers
+            of one class is none; and a doubtful one is one if the network finds it more alike than nearly all strangers.
+        at: int64 [n], where each photo's row is; -1 for a photo without one, about whose pairs pixels alone decide. Default: row i is
+            of photo i.
     """
     if features is None:
         return Duplicates(_clusters(table, find_pairs(table.photos)))
-    pairs = find_pairs(table.photos, likeness=_DOUBTFUL_LIKENESS, evidence=_DOUBTFUL_EVIDENCE)
-    return Duplicates(_clusters(table, _confirmed(pairs, table, features)))
+    pairs = find_pairs(table.photos, likeness=DOUBTFUL_LIKENESS, evidence=DOUBTFUL_EVIDENCE)
+    return Duplicates(_clusters(table, _confirmed(pairs, table.labels, features, np.arange(len(table)) if at is None else at)))
 
 
 def write_duplicates(path: Path, duplicates: Duplicates, table: Table) -> None:
@@ -99,19 +100,27 @@ def write_duplicates(path: Path, duplicates: Duplicates, table: Table) -> None:
             rows.writerows((number, cluster.kind, photo.path, photo.label, photo.split) for photo in photos)
 
 
-def _confirmed(pairs: list[Pair], table: Table, features: Floats) -> list[Pair]:
+def _confirmed(pairs: list[Pair], labels: Ints, features: Floats, at: Ints) -> list[Pair]:
     """The pairs that stay once the features were asked."""
     near = np.array([(pair.first, pair.second) for pair in pairs if pair.kind == "near"], np.int64).reshape(-1, 2)
     if not len(near):
         return pairs
+    seen = np.flatnonzero(at >= 0)
+    asked = (at[near] >= 0).all(axis=1)
+    of_row = np.zeros(len(features), np.int64)
+    of_row[at[seen]] = labels[seen]
     middle = features.mean(0, dtype=np.float64)
-    strangers = _cosines(features, middle, _strangers(table.labels, near))
+    strangers = _cosines(features, middle, _strangers(of_row, at[near[asked]]))
     least, doubtful = np.quantile(strangers, [_LEAST_SHARE, _DOUBTFUL_SHARE]) if len(strangers) else (0.0, 0.0)
-    alike = iter(_cosines(features, middle, near).tolist())
+    alike = np.full(len(near), np.nan)
+    alike[asked] = _cosines(features, middle, at[near[asked]])
+    likeness = iter(alike.tolist())
 
     def stays(pair: Pair) -> bool:
-        sure = pair.likeness >= LIKENESS and pair.evidence >= EVIDENCE
-        return pair.kind != "near" or next(alike) >= (least if sure else doubtful)
+        if pair.kind != "near":
+            return True
+        sure, found = pair.likeness >= LIKENESS and pair.evidence >= EVIDENCE, next(likeness)
+        return sure if math.isnan(found) else found >= (least if sure else doubtful)
 
     return [pair for pair in pairs if stays(pair)]
 
