@@ -155,6 +155,14 @@ def test_too_few_photos_to_judge_are_said_to_be_so(make: Make) -> None:
     assert "The map" not in words
 
 
+def test_photos_whose_values_are_not_finite_are_named(make: Make) -> None:
+    found = make()
+    found = dataclasses.replace(found, looks=dataclasses.replace(found.looks, not_finite=np.arange(30)))
+    words = words_of(write_page(found, found.folder))
+    assert "30 photos hold values that are not finite" in words
+    assert all(f" {photo.path} " in words.split("and 10 more")[0] for photo in found.table.photos[:20])
+
+
 def test_figures_are_those_of_the_exploration(troubled: Exploration, page: Path) -> None:
     found, words = troubled, words_of(page)
     for channel, mean, std in zip(("Red", "Green", "Blue"), found.looks.pixel_mean, found.looks.pixel_std, strict=True):

@@ -7,10 +7,14 @@ stays below about 6 MB whatever the number of photos and classes: every kind of 
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from headstart.explore import shown, verdict
 from headstart.explore.drawn_map import DrawnMap, draw
 from headstart.explore.exploration import Exploration
+from headstart.explore.look import MOST_NOT_FINITE
 from headstart.explore.thumbnails import thumbnails
+from headstart.explore.words import ONE_CLASS_HELD_OUT
 from headstart.files import atomic_file
 from headstart.report import checks, words
 from headstart.report.folder import RunFolder
@@ -58,12 +62,15 @@ def _context(found: Exploration) -> dict[str, Any]:
         "samples": shown.sample_strips(found),
         "many_classes": shown.MANY_CLASSES,
         "pixels": shown.pixel_rows(found),
+        "not_finite": [found.table.photos[i].path for i in found.looks.not_finite[:MOST_NOT_FINITE]],
+        "n_not_finite": len(found.looks.not_finite),
         "pixel_charts": shown.pixel_charts(found),
         "extremes": shown.extreme_strips(found),
         "reasons": found.overview.omitted,
         "omitted": [(each.path, each.reason) for each in found.table.omitted[: shown.MOST_OMITTED]],
         "n_omitted": len(found.table.omitted),
         "score": _score(found),
+        "no_score": _no_score(found),
         **_checked(found),
         "map": drawn,
         "peeks": [] if drawn is None else _peeks(found, drawn),
@@ -94,8 +101,8 @@ def _checked(found: Exploration) -> dict[str, Any]:
 
 
 def _score(found: Exploration) -> dict[str, Any] | None:
-    """What a head on the features gets right, of photos left out in turn."""
-    if found.oof is None:
+    """What a head on the features gets right, of photos left out in turn; None where that says nothing."""
+    if found.oof is None or found.oof.only_class(found.table) is not None:
         return None
     accuracy, interval = found.oof.accuracy, found.oof.accuracy_ci95
     decimals = words.decimals_for(interval)
@@ -104,8 +111,16 @@ def _score(found: Exploration) -> dict[str, Any] | None:
         "text": words.percent(accuracy, decimals),
         "interval": interval,
         "range": words.between(interval, " to "),
-        "majority": found.overview.majority,
+        "majority": found.oof.majority(found.table),
     }
+
+
+def _no_score(found: Exploration) -> Markup:
+    """Why there is no score."""
+    only = None if found.oof is None else found.oof.only_class(found.table)
+    if only is None:
+        return Markup("There are too few photos to say how well a classifier would do.")
+    return Markup(ONE_CLASS_HELD_OUT).format(words.name(only))
 
 
 def _peeks(found: Exploration, drawn: DrawnMap) -> list[tuple[Any, str, str]]:
