@@ -9,8 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from headstart.data.table import Photo
 from headstart.explore import shown, verdict
-from headstart.explore.drawn_map import DrawnMap, draw
+from headstart.explore.drawn_map import DrawnMap, Peek, draw
 from headstart.explore.exploration import Exploration
 from headstart.explore.look import MOST_NOT_FINITE
 from headstart.explore.thumbnails import thumbnails
@@ -42,7 +43,7 @@ def write_page(exploration: Exploration, folder: Path) -> Path:
 def _context(found: Exploration) -> dict[str, Any]:
     """Everything the page shows, by the names that page.html uses."""
     rows = shown.class_rows(found)
-    drawn = None if found.map is None else draw(found.map, found.table)
+    drawn = None if found.map is None else draw(found.map, found.table, _in_question(found))
     return {
         "css": style(_HERE / "page.css"),
         "title": found.table.name or found.table.root.absolute().name,
@@ -123,7 +124,14 @@ def _no_score(found: Exploration) -> Markup:
     return Markup(ONE_CLASS_HELD_OUT).format(words.name(only))
 
 
-def _peeks(found: Exploration, drawn: DrawnMap) -> list[tuple[Any, str, str]]:
-    """The photos that the map can show: each with its picture and its class."""
-    pictures = thumbnails(found.table, [peek.photo for peek in drawn.peeks], longer_px=_PEEK_PX, most_bytes=_PEEK_BYTES)
-    return [(peek, pictures[peek.photo], found.table.photos[peek.photo].label) for peek in drawn.peeks if peek.photo in pictures]
+def _in_question(found: Exploration) -> list[int]:
+    """Photos with a suspect label, the worst first, then duplicates: what one wants to see on the map."""
+    suspects = [] if found.suspects is None else [one.photo for one in found.suspects.photos]
+    return [*suspects, *(photo for cluster in found.duplicates.clusters for photo in cluster.photos)]
+
+
+def _peeks(found: Exploration, drawn: DrawnMap) -> list[tuple[Peek, str, Photo]]:
+    """The photos that the map can show, each with its picture."""
+    first = sorted(drawn.peeks, key=lambda peek: not peek.asked)  # where room runs out, those in question have theirs
+    pictures = thumbnails(found.table, [peek.photo for peek in first], longer_px=_PEEK_PX, most_bytes=_PEEK_BYTES)
+    return [(peek, pictures[peek.photo], found.table.photos[peek.photo]) for peek in drawn.peeks if peek.photo in pictures]

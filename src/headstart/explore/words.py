@@ -11,7 +11,7 @@ EVEN = 1.5  # largest class to smallest, up to which classes count as equal
 UNEVEN = 3.0  # from which on accuracy alone misleads
 MOST_NAMED = 5
 ONE_CLASS_HELD_OUT = (
-    "Only photos of {} could be held out, so nothing is known of how well a classifier would tell the classes apart: add photos of the others."
+    "Only photos of {} could be held out, so nothing is known of how well a classifier would tell classes apart: add photos of the others."
 )
 
 Facts = Mapping[str, Any]

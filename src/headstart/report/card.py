@@ -28,7 +28,7 @@ _NAME_LENGTH = 80  # in the metadata
 _LONGEST_TEXT = 800  # of one value; no sentence of ours is as long
 _SCORES = {"accuracy": "Accuracy", "f1_macro": "F1, mean over classes", "precision_macro": "Precision, mean over classes"}
 _SCORES |= {"recall_macro": "Recall, mean over classes"}
-_OWN_PHOTOS = "imagefolder"  # the loader of Hugging Face's `datasets` for a folder of photos: stands where an id would claim a public data set
+_OWN_PHOTOS = "imagefolder"  # how Hugging Face's `datasets` calls a folder of photos; an id in its place would claim a public data set
 _HUB = "https://huggingface.co/"
 # Those of Hugging Face's identifiers that weights come under; any other licence goes by its own name.
 _LICENCES = frozenset(
