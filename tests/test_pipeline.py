@@ -281,6 +281,7 @@ def test_the_record_holds_what_was_resolved_and_what_to_know(photos: Path, tmp_p
     config = run.record["config"]
     assert (config["backbone"], config["px"]) == ("embedded", 128)
     assert config["engine"] in ("openvino", "torch")
+    assert run.record["backbone"]["hub_id"] is None
     assert config["precision"] in ("fp32", "bf16")
     assert config["phases"][0]["cut"] == "head"
     assert any("--backbone resnet50" in notice and "would be downloaded" in notice for notice in run.record["notices"])

@@ -67,6 +67,7 @@ def run_facts(
             "origin": network.origin,
             "record_source": network.record.record_source,
             "licence": network.licence,
+            "hub_id": network.hub_id,
             "stop": network.stop,
             "px": learned.network.preprocessing.input_px,
             "n_params": sum(parameter.numel() for parameter in network.module.parameters()),

@@ -1,18 +1,26 @@
 import dataclasses
+import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from PIL import Image
 
 from colour_model import PX, SURE, colour_model, dividing_model, linear_model, two_things
 from headstart.bundle.explain import PASSES, HeatMap, colours, find_label, heat_map, overlay, sheet, upright
-from headstart.bundle.format import Bundle, load_bundle
+from headstart.bundle.format import RECORD_FILE, Bundle, load_bundle
+from headstart.bundle.record import NETWORK_FILE, Golden
+from headstart.data.golden import golden_digest, golden_images
 from headstart.data.pixels import Preprocessing, UnreadableImage
 from headstart.errors import BundleError, ConfigError
+from headstart.features.runtime import open_session
+from headstart.files import write_json
 
 HALF = PX // 2
 
@@ -86,6 +94,42 @@ def test_a_randomised_head_changes_the_map(model: Bundle, tmp_path: Path) -> Non
     others = [explained(load_bundle(colour_model(tmp_path / str(i), head)), photo, "red") for i, head in enumerate(heads)]
     assert np.mean([alike(trained, other) if other.values.any() else 0 for other in others]) < 0.5
     assert alike(trained, explained(load_bundle(colour_model(tmp_path / "same")), photo, "red")) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_a_permuted_head_on_a_trained_network_changes_the_map_of_photos(shared: Path, tmp_path: Path) -> None:
+    """The same with the backbone of the package and real photos: maps of a head that knows nothing are others."""
+    import headstart
+
+    photos = tmp_path / "photos"
+    for folder in sorted((shared / "data" / "flowers").iterdir()):
+        for path in sorted(folder.glob("*.jpg"))[:24]:
+            (photos / folder.name).mkdir(parents=True, exist_ok=True)
+            (photos / folder.name / path.name).symlink_to(path)
+    bundle = headstart.fit(photos, out=tmp_path / "run").bundle
+    rng, likeness = np.random.default_rng(0), []
+    permuted = [with_head(bundle, tmp_path / f"head{i}", lambda head: rng.permuted(head, axis=None)) for i in range(2)]
+    for folder in sorted(photos.iterdir())[:4]:
+        photo = sorted(folder.iterdir())[0]
+        trained, others = heat_map(bundle, photo, folder.name), [heat_map(one, photo, folder.name) for one in permuted]
+        likeness += [alike(trained, other) if other.values.any() else 0.0 for other in others]
+    assert trained.values.any()
+    assert np.mean(likeness) < 0.5, likeness
+    same = with_head(bundle, tmp_path / "same", lambda head: head)
+    assert alike(trained, heat_map(same, photo, folder.name)) == pytest.approx(1)
+
+
+def with_head(bundle: Bundle, folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> Bundle:
+    """A bundle with the weights of the last layer changed, and nothing else."""
+    network = onnx.load(str(bundle.network_file))
+    last = next(each for each in network.graph.initializer if each.name == network.graph.node[-1].input[1])
+    last.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(last)), last.name))
+    folder.mkdir()
+    (folder / NETWORK_FILE).write_bytes(network.SerializeToString())
+    files = {NETWORK_FILE: hashlib.sha256((folder / NETWORK_FILE).read_bytes()).hexdigest()}
+    logits = open_session(folder / NETWORK_FILE, provider="onnxruntime").run(golden_images(bundle.preprocessing.input_px))
+    write_json(folder / RECORD_FILE, dataclasses.replace(bundle.record, files=files, golden=Golden(golden_digest(), logits)).to_json())
+    return load_bundle(folder)
 
 
 def test_where_nothing_speaks_for_the_label_the_map_is_empty_and_says_so(tmp_path: Path) -> None:

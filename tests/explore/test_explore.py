@@ -166,6 +166,35 @@ def test_duplicates_of_a_test_set_that_the_network_never_saw_are_found(split_pho
     assert found["duplicates"]["across_splits"] == 1
 
 
+def test_where_only_one_class_can_be_held_out_no_score_is_told(tiny_weights: Path, tmp_path: Path) -> None:
+    folder = make_photos(tmp_path / "photos", n=8, classes=("red", "blue"))
+    for photo in sorted((folder / "blue").iterdir())[1:]:
+        photo.unlink()
+    found = explore(folder, out=tmp_path / "out", weights=tiny_weights)
+    assert found.to_json()["out_of_fold"]["only_class"] == "red"
+    said = next(finding.text for finding in findings(found.to_json()) if finding.topic == "score")
+    assert said.startswith("Only photos of 'red' could be held out, so nothing is known of how well")
+    page = (found.folder / "report.html").read_text(encoding="utf-8")
+    assert "Only photos of <bdi>red</bdi> could be held out" in page
+    assert "of photos it had not seen" not in page
+
+
+def test_the_score_of_photos_held_out_stands_beside_that_of_always_answering_one_class(found: Exploration) -> None:
+    said = next(finding.text for finding in findings(found.to_json()) if finding.topic == "score")
+    assert "always answering the most frequent class for 35.1 %" in said  # 13 of 37
+    assert found.to_json()["out_of_fold"]["majority"] == pytest.approx(13 / 37)
+
+
+def test_photos_that_hold_values_that_are_not_finite_are_named(found: Exploration) -> None:
+    paths = [f"red/{i}.tif" for i in range(20)]
+    facts = facts_with(found, looks={**found.to_json()["looks"], "not_finite": 23, "not_finite_photos": paths})
+    said = [finding.text for finding in findings(facts) if finding.topic == "pixels" and finding.warning]
+    assert said == [
+        "23 photos hold values that are not finite, which are read as black or white: "
+        "red/0.tif, red/1.tif, red/2.tif, red/3.tif, red/4.tif and 18 more."
+    ]
+
+
 def facts_with(found: Exploration, **parts: object) -> dict[str, object]:
     return {**found.to_json(), **parts}
 

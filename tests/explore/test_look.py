@@ -47,7 +47,8 @@ def test_a_photo_half_black_half_white_has_the_figures_worked_by_hand(tmp_path: 
 
 def test_figures_of_photos_of_one_size_are_those_of_all_their_pixels(tmp_path: Path) -> None:
     pictures = [noise(6, 9, seed) // (seed + 1) for seed in range(4)]
-    looks = look(table_of(tmp_path, *pictures))
+    table = table_of(tmp_path, *pictures)
+    looks = look(table)
     pixels = np.stack(pictures).astype(np.float64)
     np.testing.assert_allclose(looks.pixel_mean, pixels.mean((0, 1, 2)))
     np.testing.assert_allclose(looks.pixel_std, pixels.std((0, 1, 2)))
@@ -56,7 +57,7 @@ def test_figures_of_photos_of_one_size_are_those_of_all_their_pixels(tmp_path: P
     np.testing.assert_allclose(looks.std, pixels.std((1, 2)), rtol=1e-6)
     shares = [np.bincount(np.stack(pictures)[..., c].ravel(), minlength=256) for c in range(3)]
     np.testing.assert_allclose(looks.histogram, 65536 / 54 * np.stack(shares), atol=0.5)
-    assert looks.to_json()["mean_0_1"] == pytest.approx((pixels.mean((0, 1, 2)) / 255).tolist(), abs=1e-5)
+    assert looks.to_json(table)["mean_0_1"] == pytest.approx((pixels.mean((0, 1, 2)) / 255).tolist(), abs=1e-5)
 
 
 def test_each_photo_counts_the_same_whatever_its_size(tmp_path: Path) -> None:
@@ -94,13 +95,14 @@ def test_a_big_jpeg_is_decoded_small_and_keeps_its_mean(tmp_path: Path) -> None:
     np.testing.assert_allclose(looks.std[0], np.asarray(coarse, np.float64).std((0, 1)), rtol=0.05)
 
 
-def test_photos_that_hold_values_that_are_not_finite_are_found(tmp_path: Path) -> None:
+def test_photos_that_hold_values_that_are_not_finite_are_found_and_named(tmp_path: Path) -> None:
     values = np.full((9, 9), 0.5, np.float32)
     broken = values.copy()
     broken[2, 3] = np.nan
-    looks = look(table_of(tmp_path, values, broken, kind="tif"))
+    table = table_of(tmp_path, values, broken, kind="tif")
+    looks = look(table)
     assert looks.not_finite.tolist() == [1]
-    assert looks.to_json()["not_finite"] == 1
+    assert (looks.to_json(table)["not_finite"], looks.to_json(table)["not_finite_photos"]) == (1, ["1.tif"])
 
 
 def test_a_photo_that_vanished_or_changed_is_a_clear_error(tmp_path: Path) -> None:

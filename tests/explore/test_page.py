@@ -13,6 +13,7 @@ import pytest
 
 from headstart.data.scan import scan
 from headstart.data.table import Omitted, Photo, Table
+from headstart.explore.drawn_map import draw
 from headstart.explore.duplicates import Cluster, Duplicates
 from headstart.explore.exploration import Exploration, OutOfFold
 from headstart.explore.growth import ClassGrowth, Growth
@@ -155,6 +156,14 @@ def test_too_few_photos_to_judge_are_said_to_be_so(make: Make) -> None:
     assert "The map" not in words
 
 
+def test_photos_whose_values_are_not_finite_are_named(make: Make) -> None:
+    found = make()
+    found = dataclasses.replace(found, looks=dataclasses.replace(found.looks, not_finite=np.arange(30)))
+    words = words_of(write_page(found, found.folder))
+    assert "30 photos hold values that are not finite" in words
+    assert all(f" {photo.path} " in words.split("and 10 more")[0] for photo in found.table.photos[:20])
+
+
 def test_figures_are_those_of_the_exploration(troubled: Exploration, page: Path) -> None:
     found, words = troubled, words_of(page)
     for channel, mean, std in zip(("Red", "Green", "Blue"), found.looks.pixel_mean, found.looks.pixel_std, strict=True):
@@ -163,7 +172,7 @@ def test_figures_are_those_of_the_exploration(troubled: Exploration, page: Path)
         assert f"{name} {counts['all']} few {counts['train']} {counts['val']} {counts['test']}" in words
     assert "honest: photos that belong together stay together 80" in words
     assert "naive: each photo for itself 95" in words
-    assert "width and height 90" in words
+    assert "width and height too much 90" in words
 
 
 def test_page_names_no_other_host_and_holds_no_script(page: Path) -> None:
@@ -210,6 +219,39 @@ def test_every_photo_of_the_map_is_a_point_of_its_class_with_its_name(troubled: 
     assert {html.unescape(path) for *_, path in titles} == {photo.path for photo in found.table.photos}
 
 
+def test_photos_in_question_are_shown_on_the_map_before_others(photos: Table) -> None:
+    xy = np.array([[0.5, 0.5], [0.51, 0.51], [0.52, 0.52], [0.1, 0.9], [0.11, 0.9]], dtype=np.float32)
+    found = FeatureMap(np.arange(5), xy, "PCA")
+    shown = [{peek.photo for peek in draw(found, photos, asked).peeks} for asked in ([], [0], [1, 0, 3])]
+    assert shown == [{2, 4}, {0, 4}, {1, 3}], "nearest to the middle; the one asked for; the first that was asked for"
+    assert [peek.asked for peek in draw(found, photos, [0]).peeks] == [True, False]
+
+
+def test_the_page_asks_for_suspects_and_duplicates_on_its_map(page: Path) -> None:
+    rings = re.findall(r'<label class="peek [ew] [ns]( asked)?".*?aria-label="(.*?)"', page.read_text(encoding="utf-8"))
+    assert sum(bool(asked) for asked, _ in rings) >= 4
+    assert "Heavy rings are photos in question" in words_of(page).replace("Heavy rings  are", "Heavy rings are")
+
+
+def test_every_photo_of_the_map_is_reached_by_keyboard_through_one_stop(page: Path, browser: Browser) -> None:
+    script = (
+        "const d = this.contentDocument, r = [...d.querySelectorAll('.peek input')], "
+        "seen = i => this.contentWindow.getComputedStyle(r[i].nextElementSibling).display; "
+        "const before = seen(1); r[1].focus(); "
+        "this.title = [new Set(r.map(e => e.name + e.type + e.tabIndex)).size, r[0].tabIndex, before, seen(1), seen(0)].join(' ')"
+    )
+    assert browser.title_of(page, 1280, script) == "1 0 none block none"
+
+
+def test_the_chart_of_aspects_says_what_its_outermost_bars_hold(make: Make) -> None:
+    found = make()
+    photos = [dataclasses.replace(photo, width=100 + i, height=100) for i, photo in enumerate(found.table.photos)]
+    photos[-1] = dataclasses.replace(photos[-1], width=900)
+    table = found.table.with_photos(photos)
+    words = words_of(write_page(dataclasses.replace(found, table=table, overview=overview(table, found.looks)), found.folder))
+    assert "The outermost bars also count 2 photos beyond them: all lie between 1.00 and 9.00." in words
+
+
 def test_photos_that_are_gone_leave_the_rest_of_the_page(troubled: Exploration, tmp_path: Path) -> None:
     gone = dataclasses.replace(troubled, table=dataclasses.replace(troubled.table, root=tmp_path / "elsewhere"))
     page = write_page(gone, tmp_path)
@@ -244,14 +286,26 @@ def _counts(photos: tuple[Photo, ...], names: tuple[str, ...]) -> dict[str, dict
     return {name: {"train": 30, "val": 15, "test": 15, "all": len(photos) // len(names)} for name in names}
 
 
-@pytest.mark.parametrize("names", [CLASSES, HOSTILE])
-def test_nothing_sticks_out_at_phone_and_desktop_width(make: Make, tmp_path: Path, names: tuple[str, ...]) -> None:
+@pytest.fixture
+def browser(tmp_path: Path) -> Browser:
     program = next((found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip("no chromium in PATH to look at the page with")
     (tmp_path / "browser").mkdir()
+    return Browser(program, tmp_path / "browser")
+
+
+def test_every_figure_of_the_tables_is_in_sight_on_a_phone(page: Path, browser: Browser) -> None:
+    right = "s => Math.max(...[...d.querySelectorAll(s)].map(e => Math.round(e.getBoundingClientRect().right)))"
+    places = [".pixels td:last-child", ".counts td:last-child", ".verdict-cell"]
+    script = f"const d = this.contentDocument; this.title = {places}.map({right}).join(' ')"
+    assert all(0 < int(edge) <= 390 for edge in browser.title_of(page, 390, script).split())
+
+
+@pytest.mark.parametrize("names", [CLASSES, HOSTILE])
+def test_nothing_sticks_out_at_phone_and_desktop_width(make: Make, browser: Browser, names: tuple[str, ...]) -> None:
     page = write_page(found := make(names, troubles=True), found.folder)
-    widths = Browser(program, tmp_path / "browser").content_widths(page, [360, 390, 768, 1280])
+    widths = browser.content_widths(page, [360, 390, 768, 1280])
     assert widths == {width_px: width_px for width_px in (360, 390, 768, 1280)}
 
 

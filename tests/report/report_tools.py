@@ -60,12 +60,17 @@ class Browser:
         dom = self._run("--dump-dom", "--window-size=1400,2100", wrapper.as_uri())
         return {int(width): int(content) for width, content in re.findall(r'title="(\d+) holds (\d+)"', dom)}
 
-    def title_of(self, page: Path, width_px: int, script: str) -> str:
-        """What `script`, run on a frame of this width when the page has loaded in it, makes the frame's title."""
+    def title_of(self, page: Path, width_px: int, script: str, *, later: bool = False) -> str:
+        """What `script`, run on a frame of this width when the page has loaded in it, makes the frame's title.
+
+        Args: later: it does so within a second of the page's own time, rather than at once.
+        """
         wrapper = self._folder / "frame.html"
         frame = f'<iframe src="{page.as_uri()}" style="border:0;width:{width_px}px;height:2000px" onload="{script}"></iframe>'
         wrapper.write_text(f"<!doctype html>{frame}")
-        found = re.search(r'title="([^"]*)"', self._run("--dump-dom", "--window-size=1400,2100", wrapper.as_uri()))
+        waiting = ["--virtual-time-budget=1000"] if later else []
+        dom = self._run("--dump-dom", "--window-size=1400,2100", *waiting, wrapper.as_uri())
+        found = re.search(r'title="([^"]*)"', dom)
         return "" if found is None else found[1]
 
     def picture(self, page: Path, width_px: int, *, dark: bool = False) -> np.ndarray:

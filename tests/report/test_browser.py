@@ -1,7 +1,10 @@
 """The page as a browser shows it: nothing sticks out at phone or desktop width, light and dark, readable text on every shade."""
 
+import json
 import re
+import time
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +30,65 @@ def test_the_page_survives_loading_with_its_sections(make_run: MakeRun, browser:
     assert {"wrong", "next", "classes", "matrix", "mistakes", "probabilities", "omitted", "again"} <= set(
         re.findall(r'<h2 id="(\w+)"', dom)
     )
+
+
+FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
+
+
+def looked_at(folder: Path) -> Path:
+    """The page of a run whose photos were looked at: a shortcut, a learning curve, a suspect label."""
+    score = {"accuracy": 0.4, "accuracy_ci95": [0.3, 0.5], "baseline": 0.35}
+    clues = ("colours along the edge of the picture", "numbers and letters of the file name")
+    grown = {"n": 40, "recall": [0.5, 0.8], "gain": 0.1, "gain_ci95": [0.01, 0.19], "verdict": "more photos help"}
+    sizes = {"sizes": [85, 680], "accuracy": [0.6, 0.8], "accuracy_ci95": [[0.5, 0.7], [0.75, 0.85]]}
+    suspect = {"path": "a.jpg", "label": "daisy", "likely": "sunflowers", "probability_label": 0.003, "probability_likely": 0.996}
+    found = {
+        "shortcuts": [{"name": words, "words": words, **score, "warning": "It tells the class."} for words in clues],
+        "learning_curve": {**sizes, "per_class": dict.fromkeys(FLOWERS, grown)},
+        "suspects": {"n": 1, "n_checked": 9, "photos": [{**suspect, "score": 0.9}]},
+    }
+    (folder / "checks.json").write_text(json.dumps(found), encoding="utf-8")
+    return write_report(folder)
+
+
+def test_what_a_table_is_there_for_is_in_sight_on_a_phone(make_run: MakeRun, browser: Browser) -> None:
+    right = "s => Math.max(...[...d.querySelectorAll(s)].map(e => Math.round(e.getBoundingClientRect().right)))"
+    places = [".shortcuts .verdict-cell", ".shortcuts .value", ".growth .verdict-cell", ".classes td:nth-child(4)", ".matrix td:last-child"]
+    script = f"const d = this.contentDocument; this.title = {places}.map({right}).join(' ')"
+    found = browser.title_of(looked_at(make_run(FLOWERS, 150)), 390, script)
+    assert len(found.split()) == 5
+    assert all(0 < int(edge) <= 390 for edge in found.split()), found
+
+
+def test_a_table_that_goes_on_beyond_its_edge_shows_it_until_it_is_scrolled_to_its_end(make_run: MakeRun, browser: Browser) -> None:
+    page = write_report(make_run([f"class {i}" for i in range(24)], 80))
+    script = (
+        "const s = this.contentDocument.querySelector('.matrix').parentNode, w = this.contentWindow, "
+        "width = () => parseFloat(w.getComputedStyle(s).getPropertyValue('--beyond')), "
+        "soon = f => w.setTimeout(f, 200); "
+        "soon(() => { const before = width(); s.scrollLeft = 9999; soon(() => { this.title = before + ' then ' + width() }) })"
+    )
+    assert [browser.title_of(page, width_px, script, later=True) for width_px in (390, 1280)] == ["36 then 0", "0 then 0"]
+
+
+def test_a_class_name_beside_its_probability_is_not_broken_within_a_word(make_run: MakeRun, browser: Browser) -> None:
+    page = looked_at(make_run(FLOWERS, 60))
+    assert "sunflowers</bdi>?</span> <b>99.6" in page.read_text(encoding="utf-8")
+    script = "this.title = this.contentDocument.querySelector('#suspects ~ .gallery .said span').getClientRects()[0].height"
+    assert float(browser.title_of(page, 390, script)) < 25, "one line"
+
+
+@pytest.mark.slow
+def test_a_report_of_ten_thousand_test_photos_is_quick_to_open(make_run: MakeRun, browser: Browser) -> None:
+    """From the start of loading until the page is laid out. The bound is generous: a busy machine is no bug (docs/guides/report.md)."""
+    page = write_report(make_run([f"class {i}" for i in range(100)], 10_000, photos=True, epochs=30))
+    script = "this.contentDocument.body.offsetHeight; this.title = Math.round(performance.now())"
+    started = time.monotonic()
+    took_s = int(browser.title_of(page, 1280, script)) / 1000
+    whole_s = time.monotonic() - started
+    print(f"{page.stat().st_size / 2**20:.1f} MiB, open after {took_s:.2f} s; with the browser's own start {whole_s:.2f} s")
+    assert page.stat().st_size < 5_000_000
+    assert took_s < 5
 
 
 @pytest.mark.slow

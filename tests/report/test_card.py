@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_tools import MakeRun
 
+from headstart.data.named import cifar10_folder
 from headstart.errors import DataError
 from headstart.report.card import markdown, write_card
 
@@ -44,14 +45,33 @@ def test_metadata_is_what_hugging_face_reads(make_run: MakeRun) -> None:
     assert card.name == "MODEL_CARD.md"
     data = ModelCard.load(card).data
     assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "headstart", "image-classification")
-    assert data.datasets == ["flowers"]
+    assert (data.datasets, data.base_model, data.license_link) == (None, None, None), "nothing is named that may not be on the Hub"
     assert data.eval_results is not None
     scores = {each.metric_type: each for each in data.eval_results}
     assert set(scores) == {"accuracy", "f1", "precision", "recall"}
     assert scores["accuracy"].metric_value == pytest.approx(test["accuracy"], abs=1e-4)
     low, high = test["accuracy_ci95"]
     assert scores["accuracy"].metric_name == f"Accuracy (95 % interval {low:.4f} to {high:.4f})"
-    assert (scores["f1"].dataset_name, scores["f1"].dataset_split) == ("flowers", "test")
+    assert (scores["f1"].dataset_name, scores["f1"].dataset_type, scores["f1"].dataset_split) == ("flowers", "imagefolder", "test")
+
+
+def test_only_photos_that_are_certainly_a_public_data_set_are_named_as_one(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run(run={"data": {"name": "cifar10", "root": str(tmp_path / "datasets" / cifar10_folder())}})
+    data = ModelCard.load(write_card(folder)).data
+    assert data.datasets == ["uoft-cs/cifar10"]
+    assert data.eval_results is not None
+    assert {(each.dataset_type, each.dataset_name) for each in data.eval_results} == {("uoft-cs/cifar10", "cifar10")}
+    record = json.loads((folder / "run.json").read_text()) | {"data": {"name": "cifar10", "root": str(tmp_path / "cifar10")}}
+    (folder / "run.json").write_text(json.dumps(record))
+    assert ModelCard.load(write_card(folder)).data.datasets is None
+
+
+def test_a_published_backbone_is_the_base_model_and_its_page_holds_the_terms(make_run: MakeRun) -> None:
+    backbone = {"name": "fastvit_t8.apple_in1k", "hub_id": "timm/fastvit_t8.apple_in1k", "licence": "fastvit-license"}
+    data = ModelCard.load(write_card(make_run(run={"backbone": backbone}))).data
+    assert data.base_model == "timm/fastvit_t8.apple_in1k"
+    assert (data.license, data.license_name) == ("other", "fastvit-license")
+    assert data.license_link == "https://huggingface.co/timm/fastvit_t8.apple_in1k"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from PIL import Image
 from report_tools import MakeRun, text_of
 
 from colour_model import colour_model, two_things
+from headstart.bundle.explain import PASSES
 from headstart.report.build import write_report
 from headstart.report.folder import read_run
 from headstart.report.overlays import MOST, overlays
@@ -54,7 +55,9 @@ def test_no_more_than_eight_of_the_mistakes_are_explained(run: Path) -> None:
     pairs = re.findall(r'<div class="duo">(.*?)</div>', text, flags=re.DOTALL)
     assert len(pairs) == MOST
     assert all(len(set(re.findall(r'src="(data:[^"]+)" alt="[^"]+"', pair))) == 2 for pair in pairs)
-    assert "In colour: where it saw what it answered" in text_of(page, "mistakes")
+    said = text_of(page, "mistakes")
+    assert "In colour: where it saw what it answered" in said
+    assert f"Only 8 of them have such a map, since each takes {PASSES} looks of the network" in said
     assert write_report(run).read_text(encoding="utf-8") == text
 
 

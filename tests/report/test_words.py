@@ -1,5 +1,8 @@
 """Numbers and names as words."""
 
+import html
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +32,16 @@ def test_headline_is_a_sentence() -> None:
     )
     assert words.headline({}) is None
     assert words.headline({"n": 0, "accuracy": None}) is None
+
+
+def test_a_command_line_breaks_between_its_options_only() -> None:
+    line = words.command("headstart predict 'a <b>' photo.jpg --top 3 --set tune=if-it-pays --corrections /a/very/long/path/of/some.csv")
+    assert re.findall('<span class="option">(.*?)</span>', line) == ["--top 3", "--set tune=if-it-pays", "--corrections"]
+
+
+@given(st.lists(st.text(max_size=9) | st.sampled_from([" ", "-", "--", " --top 3", "'"]), max_size=9).map("".join))
+def test_a_command_line_stays_what_it_is(text: str) -> None:
+    assert html.unescape(words.command(text).replace('<span class="option">', "").replace("</span>", "")) == words.visible(text)
 
 
 def test_confusions_are_ranked_by_photos_then_share() -> None:

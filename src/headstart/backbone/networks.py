@@ -56,6 +56,11 @@ class Network:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
         return self
 
+    @property
+    def hub_id(self) -> str | None:
+        """Hugging Face repository that the weights are those of, as far as that is known: of a file that was given it is not."""
+        return self.record.hub_id if self.origin in ("cache", "download") else None
+
 
 def build(file: WeightsFile, *, stop: str | None = None, px: int | None = None) -> Network:
     """The network a weights file is for, with its weights.

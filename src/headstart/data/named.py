@@ -22,6 +22,7 @@ CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_FILES = {**{f"data_batch_{i}.bin": "train" for i in range(1, 6)}, "test_batch.bin": "test"}
 CIFAR10_PX = 32
+CIFAR10_HUB_ID = "uoft-cs/cifar10"  # the same photos on the Hugging Face Hub
 
 
 def fetch(name: str, cache: Path) -> Path:
@@ -54,6 +55,11 @@ def digits(cache: Path) -> Path:
     return folder
 
 
+def cifar10_folder(md5: str = CIFAR10_MD5) -> str:
+    """Name of the folder that CIFAR-10 is unpacked to; by it a run's photos are known to be the published ones."""
+    return f"cifar10-{md5}-1"
+
+
 def cifar10(cache: Path, *, url: str = CIFAR10_URL, md5: str = CIFAR10_MD5) -> Path:
     """CIFAR-10 as PNG files: 50,000 train and 10,000 test photos of 32 x 32 px in ten classes.
 
@@ -62,7 +68,7 @@ def cifar10(cache: Path, *, url: str = CIFAR10_URL, md5: str = CIFAR10_MD5) -> P
     Args: url: where cifar-10-binary.tar.gz is fetched, 170 MB; md5: of that file.
     Raises: DataError: it cannot be fetched, or is not the published file.
     """
-    folder = cache / "datasets" / f"cifar10-{md5}-1"
+    folder = cache / "datasets" / cifar10_folder(md5)
     if os.path.isdir(folder):
         return folder
     hint = "set HEADSTART_CIFAR10_URL to a mirror or to file:///... of cifar-10-binary.tar.gz, or give a folder of your own"

@@ -1,6 +1,7 @@
 """The map of the features as inline SVG, with a photo wherever there is room for one."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,19 +33,20 @@ class Kind:
 
 @dataclass(frozen=True)
 class Peek:
-    """A photo to be seen on the map: place in percent of its side, and to which sides the picture opens."""
+    """A photo to be seen on the map: place in percent of its side, to which sides the picture opens, and whether it was asked for."""
 
     photo: int
     left: float
     top: float
     opens: str
+    asked: bool
 
 
 @dataclass(frozen=True)
 class DrawnMap:
     """svg: n points, each with its class and file as its title. names: of the classes, to lie over it. kinds: the legend.
 
-    peeks: photos to be seen on it."""
+    peeks: photos to be seen on it, row by row."""
 
     svg: Markup
     names: Markup
@@ -53,8 +55,11 @@ class DrawnMap:
     peeks: list[Peek]
 
 
-def draw(found: FeatureMap, table: Table) -> DrawnMap:
-    """Points coloured by class: up to 30 classes by colour and mark; of more, the ten with most photos, and all others grey."""
+def draw(found: FeatureMap, table: Table, asked: Sequence[int] = ()) -> DrawnMap:
+    """Points coloured by class: up to 30 classes by colour and mark; of more, the ten with most photos, and all others grey.
+
+    Args: asked: photos that should be seen before others, the first of them most.
+    """
     labels = table.labels[found.photos]
     styles = _styles(labels)
     xy = _MARGIN + found.xy.astype(np.float64) * (SIDE - 2 * _MARGIN)
@@ -72,7 +77,7 @@ def draw(found: FeatureMap, table: Table) -> DrawnMap:
     opening = f'<svg class="map" role="img" aria-label="{escape(alt)}" viewBox="0 0 {SIDE} {SIDE}">'
     svg = Markup(f"{opening}{''.join(dots)}</svg>")
     names = Markup(f'<svg class="names" aria-hidden="true" viewBox="0 0 {SIDE} {SIDE}">{named}</svg>') if named else Markup("")
-    return DrawnMap(svg, names, _legend(labels, styles, table.classes), len(xy), _peeks(found, xy))
+    return DrawnMap(svg, names, _legend(labels, styles, table.classes), len(xy), _peeks(found, xy, asked))
 
 
 def _styles(labels: np.ndarray) -> dict[int, tuple[str, str]]:
@@ -124,15 +129,19 @@ def _class_names(xy: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -
     return "".join(texts)
 
 
-def _peeks(found: FeatureMap, xy: np.ndarray) -> list[Peek]:
-    """The photo nearest to the middle of each cell of a grid over the map."""
+def _peeks(found: FeatureMap, xy: np.ndarray, asked: Sequence[int]) -> list[Peek]:
+    """Of each cell of a grid over the map, the first photo that was asked for; where none was, the one nearest to the middle."""
+    rank = {photo: i for i, photo in reversed(list(enumerate(asked)))}
+    ranks = np.array([rank.get(photo, len(asked)) for photo in found.photos.tolist()])
     cells = np.minimum((xy / SIDE * _PEEK_CELLS).astype(int), _PEEK_CELLS - 1)
     middle = (cells + 0.5) * SIDE / _PEEK_CELLS
     nearest: dict[tuple[int, int], int] = {}
-    for i in np.argsort(((xy - middle) ** 2).sum(axis=1), kind="stable"):
-        nearest.setdefault((int(cells[i, 0]), int(cells[i, 1])), int(i))
-    return [_peek(int(found.photos[i]), float(100 * xy[i, 0] / SIDE), float(100 * xy[i, 1] / SIDE)) for i in sorted(nearest.values())]
+    for i in np.lexsort((((xy - middle) ** 2).sum(axis=1), ranks)):
+        nearest.setdefault((int(cells[i, 1]), int(cells[i, 0])), int(i))
+    return [
+        _peek(int(found.photos[i]), *(100 * xy[i] / SIDE).tolist(), asked=int(found.photos[i]) in rank) for _, i in sorted(nearest.items())
+    ]
 
 
-def _peek(photo: int, left: float, top: float) -> Peek:
-    return Peek(photo, left, top, f"{'w' if left > 50 else 'e'} {'n' if top > 50 else 's'}")
+def _peek(photo: int, left: float, top: float, *, asked: bool) -> Peek:
+    return Peek(photo, left, top, f"{'w' if left > 50 else 'e'} {'n' if top > 50 else 's'}", asked)

@@ -51,8 +51,24 @@ class OutOfFold:
         """Its interval, which allows for groups and folds (docs/concepts/honest-numbers.md)."""
         return held_out_interval(self.right, self.groups, self.n_folds)
 
-    def to_json(self) -> dict[str, Any]:
-        return {"accuracy": self.accuracy, "accuracy_ci95": list(self.accuracy_ci95), "n": len(self.right)}
+    def majority(self, table: Table) -> float:
+        """Share of its photos that are of their most frequent class: what always answering that one would reach. `table`: of the photos."""
+        return float(np.bincount(table.labels[self.photos]).max() / len(self.photos))
+
+    def only_class(self, table: Table) -> str | None:
+        """The class that all its photos are of, where it is one: then `accuracy` says nothing."""
+        labels = np.unique(table.labels[self.photos])
+        return table.classes[labels[0]] if len(labels) == 1 else None
+
+    def to_json(self, table: Table) -> dict[str, Any]:
+        """Plain values. `table`: of the photos."""
+        return {
+            "accuracy": self.accuracy,
+            "accuracy_ci95": list(self.accuracy_ci95),
+            "majority": self.majority(table),
+            "n": len(self.right),
+            "only_class": self.only_class(table),
+        }
 
 
 @dataclass(frozen=True)
@@ -96,11 +112,11 @@ class Exploration:
             "backbone": self.backbone,
             "seed": self.seed,
             "data": self.overview.to_json(self.table),
-            "looks": self.looks.to_json(),
+            "looks": self.looks.to_json(self.table),
             "samples": {name: [self.table.photos[i].path for i in photos] for name, photos in self.samples.items()},
             "duplicates": self.duplicates.to_json(),
             "shortcuts": [shortcut.to_json() for shortcut in self.shortcuts],
-            "out_of_fold": None if self.oof is None else self.oof.to_json(),
+            "out_of_fold": None if self.oof is None else self.oof.to_json(self.table),
             "suspects": None if self.suspects is None else self.suspects.to_json(),
             "naive": None if self.honesty is None else self.honesty.to_json(),
             "learning_curve": None if self.growth is None else self.growth.to_json(),

@@ -18,6 +18,7 @@ from headstart.progress import progress
 LOOK_PX = 224  # of the shorter side: what common networks see. JPEGs of four times that and more are decoded smaller
 BORDER_CELLS = 8  # along each side
 BORDER_DEPTH = 32  # the border is one part in this many of the shorter side
+MOST_NOT_FINITE = 20  # paths of such photos that are listed; all are counted
 PHOTO_WEIGHT = 65_536  # what the pixels of one photo sum to in the histogram, whatever its size
 
 _LEVELS = np.arange(256.0)
@@ -58,8 +59,8 @@ class Looks:
     "over all channels"
     std_all: float
 
-    def to_json(self) -> dict[str, Any]:
-        """The figures of all photos together, as preprocessing wants them: 0 to 255, and 0 to 1 beside it."""
+    def to_json(self, table: Table) -> dict[str, Any]:
+        """The figures of all photos of `table` together, as preprocessing wants them: 0 to 255, and 0 to 1 beside it."""
         return {
             "n": len(self.mean),
             "channels": ["red", "green", "blue"],
@@ -70,6 +71,7 @@ class Looks:
             "mean_all": round(self.mean_all, 3),
             "std_all": round(self.std_all, 3),
             "not_finite": len(self.not_finite),
+            "not_finite_photos": [table.photos[i].path for i in self.not_finite[:MOST_NOT_FINITE]],
             "histogram": self.histogram.tolist(),
         }
 

@@ -112,8 +112,8 @@ def _listed(counts: Iterable[tuple[str, int]]) -> str:
     return found[0][0] if len(found) == 1 else ", ".join(f"{n:,} {visible(name)}" for name, n in found)
 
 
-def size_charts(found: Exploration) -> list[Markup]:
-    """Widths and heights, and how wide for their height photos are; nothing where all have one size."""
+def size_charts(found: Exploration) -> list[tuple[Markup, str]]:
+    """Widths and heights, and how wide for their height photos are, each with its caption; nothing where all have one size."""
     if found.overview.n_sizes < 2:
         return []
     size = np.array([(photo.width, photo.height) for photo in found.table.photos], dtype=np.float64)
@@ -129,14 +129,18 @@ def size_charts(found: Exploration) -> list[Markup]:
         f"heights {height.least:,.0f} to {height.most:,.0f} px, half of all widths up to {width.median:,.0f} px."
     )
     scatter = plots.scatter(
-        places[:, 0], places[:, 1], n=list(counts.values()), key="sizes", alt=alt, x_label="width, px", y_label="Height, px", log=wide
+        places[:, 0], places[:, 1], n=list(counts.values()), key="sizes", alt=alt, x_label="Width, px", y_label="Height, px", log=wide
     )
     ratio = size[:, 0] / size[:, 1]
     low, high = (float(edge) for edge in np.quantile(ratio, [0.002, 0.998]))
     edges = np.linspace(low - 0.02, high + 0.02, 31)
     n_photos, _ = np.histogram(ratio.clip(low, high), edges)
     alt = f"Width over height: {aspect.low:.2f} to {aspect.high:.2f} for nine photos in ten, in the middle {aspect.median:.2f}."
-    return [scatter, plots.histogram(edges, n_photos, key="aspect", alt=alt, x_label="width / height; 1 is square", y_label="Photos")]
+    histogram = plots.histogram(edges, n_photos, key="aspect", alt=alt, x_label="Width / height; 1 is square", y_label="Photos")
+    n_beyond = int(((ratio < low) | (ratio > high)).sum())
+    beyond = count(n_beyond, "photo", "photos")
+    ends = f"The outermost bars also count {beyond} beyond them: all lie between {aspect.least:.2f} and {aspect.most:.2f}."
+    return [(scatter, "A larger dot stands for more photos."), (histogram, ends if n_beyond else "")]
 
 
 def pixel_rows(found: Exploration) -> list[tuple[str, float, float]]:
@@ -164,7 +168,7 @@ def pixel_charts(found: Exploration) -> list[Markup]:
             shares,
             key=name.lower(),
             alt=alt,
-            x_label="intensity",
+            x_label="Intensity",
             y_label=f"{label}; % of pixels",
             mean=mean,
             std=std,

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from headstart.explore.exploration import Exploration
 from headstart.explore.overview import FEW
 from headstart.explore.words import UNEVEN
-from headstart.report.words import count, name, visible
+from headstart.report.words import command, count, name, visible
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def lead(found: Exploration) -> str:
 def next_steps(found: Exploration) -> list[Markup]:
     """What to do now, in order; the last says how to train."""
     steps = [*_files(found), *_twins(found), *_labels(found), *_clues(found), *_small(found)]
-    return [*steps, Markup("Train, with the same photos for DATA: <code>headstart train DATA --out RUN</code>")]
+    return [*steps, Markup("Train, with the same photos for DATA: <code>{}</code>").format(command("headstart train DATA --out RUN"))]
 
 
 def _files(found: Exploration) -> list[Markup]:
@@ -82,10 +82,10 @@ def _labels(found: Exploration) -> list[Markup]:
         return []
     text = (
         "Look at <a href='#suspects'>{}</a>. Take the rows of photos whose label is right out of <code>corrections.csv</code>, "
-        "then train with <code>--corrections {}</code>; your files stay as they are."
+        "then train with <code>{}</code>; your files stay as they are."
     )
-    listed = shlex.quote(str(found.folder / "corrections.csv"))
-    return [Markup(text).format(count(n, "suspect label", "suspect labels"), visible(listed))]
+    listed = command(f"--corrections {shlex.quote(str(found.folder / 'corrections.csv'))}")
+    return [Markup(text).format(count(n, "suspect label", "suspect labels"), listed)]
 
 
 def _clues(found: Exploration) -> list[Markup]:

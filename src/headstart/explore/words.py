@@ -10,6 +10,9 @@ from headstart.errors import safe_text
 EVEN = 1.5  # largest class to smallest, up to which classes count as equal
 UNEVEN = 3.0  # from which on accuracy alone misleads
 MOST_NAMED = 5
+ONE_CLASS_HELD_OUT = (
+    "Only photos of {} could be held out, so nothing is known of how well a classifier would tell classes apart: add photos of the others."
+)
 
 Facts = Mapping[str, Any]
 
@@ -76,7 +79,10 @@ def _pixels(facts: Facts) -> Iterator[Finding]:
     yield Finding("pixels", f"Pixels have mean {looks['mean_all']:.2f} and standard deviation {looks['std_all']:.2f} (0 to 255).")
     if n := looks["not_finite"]:
         have = "1 photo holds" if n == 1 else f"{n:,} photos hold"
-        yield Finding("pixels", f"{have} values that are not finite; they are read as black or white.", warning=True)
+        named = [safe_text(path) for path in looks["not_finite_photos"][:MOST_NAMED]]
+        more = f" and {n - len(named):,} more" if n > len(named) else ""
+        text = f"{have} values that are not finite, which are read as black or white: {', '.join(named)}{more}."
+        yield Finding("pixels", text, warning=True)
 
 
 def _duplicates(facts: Facts) -> Iterator[Finding]:
@@ -100,11 +106,14 @@ def _lie(n_clusters: int) -> str:
 
 
 def _score(facts: Facts) -> Iterator[Finding]:
-    if (oof := facts["out_of_fold"]) is not None:
+    if (oof := facts["out_of_fold"]) is not None and oof["only_class"] is not None:
+        yield Finding("score", ONE_CLASS_HELD_OUT.format(f"'{safe_text(oof['only_class'])}'"))
+    elif oof is not None:
         low, high = oof["accuracy_ci95"]
         text = (
             f"A linear head on features of {facts['backbone']} is right for {percent(oof['accuracy'])} of photos it had not seen "
-            f"(95 %: {100 * low:.1f} to {100 * high:.1f} %): what training starts from."
+            f"(95 %: {100 * low:.1f} to {100 * high:.1f} %), always answering the most frequent class for {percent(oof['majority'])}: "
+            "what training starts from."
         )
         yield Finding("score", text)
     if (naive := facts["naive"]) is not None and naive["differ"]:

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from headstart.bundle.explain import PASSES
 from headstart.files import atomic_file
 from headstart.report import checks, scores, sections, sets, training, words
 from headstart.report.augmented import augmented
@@ -82,6 +83,7 @@ def _context(folder: RunFolder) -> dict[str, Any]:
         "facts": sections.facts(folder),
         **_classes(folder, confusions),
         "mistakes": sections.mistakes(folder),
+        "passes": PASSES,
         "scores": scores.all_scores(folder.test),
         "ranking": scores.ranking(folder),
         "probabilities": sections.probabilities(folder),

@@ -11,6 +11,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 from markupsafe import Markup
 
+from headstart.data.named import CIFAR10_HUB_ID, cifar10_folder
 from headstart.files import atomic_file
 from headstart.report import scores, sections, words
 from headstart.report.checks import duplicates, naive, shortcuts, suspects
@@ -27,6 +28,8 @@ _NAME_LENGTH = 80  # in the metadata
 _LONGEST_TEXT = 800  # of one value; no sentence of ours is as long
 _SCORES = {"accuracy": "Accuracy", "f1_macro": "F1, mean over classes", "precision_macro": "Precision, mean over classes"}
 _SCORES |= {"recall_macro": "Recall, mean over classes"}
+_OWN_PHOTOS = "imagefolder"  # how Hugging Face's `datasets` calls a folder of photos; an id in its place would claim a public data set
+_HUB = "https://huggingface.co/"
 # Those of Hugging Face's identifiers that weights come under; any other licence goes by its own name.
 _LICENCES = frozenset(
     ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0")
@@ -102,22 +105,37 @@ def metadata(folder: RunFolder) -> ModelCardData:
     """What stands above the card. Source: huggingface.co/docs/hub/model-cards, model-index as in its modelcard.md."""
     data_name = words.visible(str(folder.of("data", "name") or "unnamed"))[:_NAME_LENGTH]
     title = words.visible(_title(folder))[:_NAME_LENGTH]
-    licence = str(folder.of("backbone", "licence") or "unknown")
+    licence, base_model, public = str(folder.of("backbone", "licence") or "unknown"), _base_model(folder), _public_data(folder)
     is_known = licence.lower() in _LICENCES
+    is_other = not is_known and licence != "unknown"
     return ModelCardData(
-        license=licence.lower() if is_known else "unknown" if licence == "unknown" else "other",
-        license_name=None if is_known or licence == "unknown" else _slug(licence),
+        base_model=base_model,
+        license="other" if is_other else licence.lower(),
+        license_name=_slug(licence) if is_other else None,
+        license_link=_HUB + base_model if is_other and base_model is not None else None,  # where the weights' terms stand
         library_name="headstart",
         pipeline_tag="image-classification",
         tags=["image-classification", "transfer-learning", "headstart", "onnx"],
-        datasets=[_slug(data_name)],
+        datasets=None if public is None else [public],
         metrics=["accuracy", "f1", "precision", "recall"],
         model_name=title,
-        eval_results=_results(folder.test, data_name),
+        eval_results=_results(folder.test, data_name, public or _OWN_PHOTOS),
     )
 
 
-def _results(test: dict[str, Any], data_name: str) -> list[EvalResult] | None:
+def _base_model(folder: RunFolder) -> str | None:
+    """Hugging Face repository of the weights, where it is on record: `timm/resnet50.tv_in1k`."""
+    hub_id = folder.of("backbone", "hub_id")
+    return hub_id if isinstance(hub_id, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id) else None
+
+
+def _public_data(folder: RunFolder) -> str | None:
+    """Id of the data set on the Hugging Face Hub, where the run is certain to be on it; a folder of whatever name may hold anything."""
+    root = folder.of("data", "root")
+    return CIFAR10_HUB_ID if isinstance(root, str) and Path(root).name == cifar10_folder() else None
+
+
+def _results(test: dict[str, Any], data_name: str, data_type: str) -> list[EvalResult] | None:
     found = []
     for key, name in _SCORES.items():
         value, interval = number(test.get(key)), pair(section(test, "ci95").get(key))
@@ -127,7 +145,7 @@ def _results(test: dict[str, Any], data_name: str) -> list[EvalResult] | None:
                 EvalResult(
                     task_type="image-classification",
                     task_name="Image Classification",
-                    dataset_type=_slug(data_name),
+                    dataset_type=data_type,
                     dataset_name=data_name,
                     dataset_split="test",
                     metric_type=key.removesuffix("_macro"),

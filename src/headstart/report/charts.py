@@ -119,7 +119,7 @@ def strengths(
             axes.plot([at[nearest]], [values[nearest]], color=SECOND, marker="o", markersize=9, fillstyle="none", markeredgewidth=2)
             axes.annotate("chosen", (at[nearest], values[nearest]), (0, 11), textcoords="offset points", ha="center", color=SECOND)
         axes.margins(y=0.22)
-        finish(axes, x_label="strength of the L2 penalty", y_label=y_label, percent=percent, legend=False)
+        finish(axes, x_label="Strength of the L2 penalty", y_label=y_label, percent=percent, legend=False)
         return svg(figure, key, alt)
 
 
@@ -136,7 +136,7 @@ def reliability(bins: Sequence[Bin], *, key: str, alt: str) -> Markup:
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
         axes.xaxis.set_major_formatter(PERCENT)
-        finish(axes, x_label="probability the classifier gave", y_label="share that was right", percent=True, legend=False)
+        finish(axes, x_label="Probability the classifier gave", y_label="Share that was right", percent=True, legend=False)
         return svg(figure, key, alt)
 
 

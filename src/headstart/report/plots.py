@@ -22,7 +22,7 @@ def roc(lines: Sequence[Line], *, key: str, alt: str) -> Markup:
     with drawing() as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
         _unit_lines(axes, lines)
-        finish(axes, x_label="false alarms, of other photos", y_label="Found, of this class", percent=True, legend=len(lines) > 1)
+        finish(axes, x_label="False alarms, of other photos", y_label="Found, of this class", percent=True, legend=len(lines) > 1)
         return svg(figure, key, alt)
 
 
@@ -32,7 +32,7 @@ def precision_recall(lines: Sequence[Line], *, key: str, alt: str, chance: float
         if chance is not None:
             axes.axhline(chance, color=MUTED, linewidth=1, linestyle="--")
         _unit_lines(axes, lines)
-        finish(axes, x_label="found, of this class", y_label="Right, of those named so", percent=True, legend=len(lines) > 1)
+        finish(axes, x_label="Found, of this class", y_label="Right, of those named so", percent=True, legend=len(lines) > 1)
         return svg(figure, key, alt)
 
 
@@ -43,7 +43,7 @@ def learning_curve(
     *,
     key: str,
     alt: str,
-    x_label: str = "photos to learn from",
+    x_label: str = "Photos to learn from",
     y_label: str = "Right, of photos left out",
 ) -> Markup:
     """Accuracy over the number of photos to learn from, with its 95 % band; sizes on a logarithmic axis, each with its own tick."""

@@ -35,9 +35,8 @@ def next_steps(folder: RunFolder, findings: Findings) -> list[Markup]:
     doubts = [*_is_it_any_good(folder), *_straddling(findings.duplicates), *_shortcuts(findings.shortcuts)]
     gains = [*_suspects(folder, findings.suspects), *_another_backbone(folder), *_try_next(findings.tuning)]
     gains += [*_more_photos(folder, findings.growth), *_mind_probabilities(folder), *_omitted(folder)]
-    use = Markup("Try it on new photos: <code>headstart predict {} photo.jpg --top 3</code>").format(
-        words.visible(shlex.quote(_shown_path(folder.path)))
-    )
+    line = f"headstart predict {shlex.quote(_shown_path(folder.path))} photo.jpg --top 3"
+    use = Markup("Try it on new photos: <code>{}</code>").format(words.command(line))
     return [*[*doubts, *gains][: MOST_STEPS - 1], use]
 
 

@@ -14,7 +14,7 @@ def environment(folder: Path = _HERE) -> jinja2.Environment:
     """Templates of `folder`, and those of the report that pages share. All text is escaped; a name that is missing is an error."""
     loader = jinja2.FileSystemLoader([folder, _HERE])
     made = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"name": words.name, "path": words.path, "visible": words.visible, "percent": words.percent, "between": words.between}
+    made.filters |= {each: getattr(words, each) for each in ("name", "path", "visible", "command", "percent", "between")}
     return made
 
 

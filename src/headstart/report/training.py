@@ -41,7 +41,7 @@ def over_epochs(folder: RunFolder) -> list[Markup]:
             reference = None if level is None else ("head alone", level)
             drawn.append(
                 charts.curves(
-                    lines, key=key, alt=alt, x_label="epoch", y_label=title, percent=key == "accuracy", breaks=places, reference=reference
+                    lines, key=key, alt=alt, x_label="Epoch", y_label=title, percent=key == "accuracy", breaks=places, reference=reference
                 )
             )
     return drawn + _rate(history, at, places)
@@ -55,7 +55,7 @@ def _rate(history: Sequence[dict[str, str]], at: list[int], places: list[float])
     wide = max(known) > _WIDE_RANGE * min(known)
     alt = f"Learning rate over {_epochs(len(at), len(places))}: from {known[0]:.3g} to {known[-1]:.3g}, at most {max(known):.3g}."
     line = charts.Line("rate", at, [None if wide and rate == 0 else rate for rate in rates], charts.FIRST)
-    return [charts.curves([line], key="rate", alt=alt, x_label="epoch", y_label="Learning rate", breaks=places, log=wide)]
+    return [charts.curves([line], key="rate", alt=alt, x_label="Epoch", y_label="Learning rate", breaks=places, log=wide)]
 
 
 def _last(line: charts.Line) -> float:

@@ -1,11 +1,12 @@
 """The report's sentences: how good, how sure, what went wrong most."""
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from headstart.evaluate.intervals import photos_to_halve
@@ -14,6 +15,7 @@ from headstart.report.folder import RunFolder, number, pair, section, whole
 _BIDI_CONTROLS = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _NAME_LENGTH = 48
 _PATH_LENGTH = 90
+_OPTION = re.compile(r"(?<!\S)--[\w-]+(?: [^\s'\"-][^\s'\"]{0,15}(?!\S))?")  # with its value, where that is short
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,20 @@ def name(text: Any, length: int = _NAME_LENGTH) -> Markup:
 def path(text: Any) -> Markup:
     """A photo's path for the page; `name` with more room."""
     return name(text, _PATH_LENGTH)
+
+
+def command(text: str) -> Markup:
+    """A command line for the page, escaped: lines break between options, not within one.
+
+    >>> command("predict <a> --top 3")
+    Markup('predict &lt;a&gt; <span class="option">--top 3</span>')
+    """
+    shown = visible(text)
+    pieces = [*_OPTION.finditer(shown)]
+    starts, ends = [0, *(piece.end() for piece in pieces)], [*(piece.start() for piece in pieces), len(shown)]
+    options = [Markup('<span class="option">{}</span>').format(piece[0]) for piece in pieces]
+    between = [escape(shown[start:end]) for start, end in zip(starts, ends, strict=True)]
+    return Markup("").join(part for pair in zip(between, [*options, Markup("")], strict=True) for part in pair)
 
 
 def percent(share: float | None, decimals: int = 0) -> str:
