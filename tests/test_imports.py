@@ -21,6 +21,7 @@ ORDER = [
     "evaluate",
     "train",
     "bundle",
+    "serve",
     "report",
     "explore",
     "runs",
