@@ -47,6 +47,7 @@ def serve(
     from headstart.bundle.own_classes import open_model
     from headstart.errors import safe_text
     from headstart.serve import run
+    from headstart.serve.access import is_loopback
     from headstart.serve.app import Server
     from headstart.serve.models import Models, load, names_of
     from headstart.serve.settings import Settings
@@ -55,7 +56,7 @@ def serve(
     run.check_host(host, token, no_token)
     settings = Settings(
         token=token,
-        only_local=run.is_loopback(host) and not no_token,
+        only_local=is_loopback(host) and not no_token,
         max_bytes=max_mib * 2**20,
         max_pixels=max_megapixels * 10**6,
         max_photos=max_photos,

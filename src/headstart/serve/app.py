@@ -301,6 +301,6 @@ def _body(server: Server, *, several: bool) -> dict[str, Any]:
         return {"schema": {"type": "object", "properties": {FIELD: photos}, "required": [FIELD], "additionalProperties": False}}
 
     raw = {"schema": {**binary, "minLength": 1}}
-    content = {kind: raw for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")}
+    content = dict.fromkeys(("image/jpeg", "image/png", "image/webp", "application/octet-stream"), raw)
     content |= {"multipart/form-data": listed(binary), "application/json": listed(text)}
     return {"requestBody": {"required": True, "content": content}, **_security(server)}

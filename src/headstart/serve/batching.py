@@ -168,7 +168,7 @@ class Batcher:
 
     def _take(self, model: Loaded, batch: list[_Job]) -> None:
         """Move the photos of `model` that are decoded into the batch, as many as fit. The others keep their order."""
-        others = []
+        others: list[_Job] = []
         while self._ready and len(batch) < model.session.batch_size:
             job = self._ready.popleft()
             (batch if job.call.model is model else others).append(job)

@@ -1,4 +1,4 @@
-"""A request's body -> photos as bytes. Everything stays in memory, within limits; no file is written, and no name a client gives is used."""
+"""A request's body -> photos as bytes, in memory and within limits. No file is written; no name that a client gives is used."""
 
 import asyncio
 import base64

@@ -1,6 +1,7 @@
 """What a server counts, for Prometheus. docs/guides/serving.md lists it."""
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -22,7 +23,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
-        here = {"registry": self.registry}
+        here: Any = {"registry": self.registry}
         self.requests = Counter("headstart_requests", "Requests answered.", ("route", "status"), **here)
         self.request_s = Histogram(
             "headstart_request_seconds", "From a request's head to its answer.", ("route",), buckets=_REQUEST_S, **here

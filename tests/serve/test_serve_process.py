@@ -1,0 +1,140 @@
+"""`headstart serve` as a process: what it prints, how it starts, reloads and ends."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from serve_tools import Answer, ask, form, photo, slow_photo
+
+COMMAND = [sys.executable, "-c", "from headstart.cli.main import main; main()", "serve"]
+Start = Callable[..., "Process"]
+
+
+class Process:
+    def __init__(self, *words: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *words, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+        )
+        self.said = self.process.stdout.readline()
+        found = re.search(r"at http://127\.0\.0\.1:(\d+)$", self.said.strip())
+        assert found is not None, (self.said, self.process.stderr.read())
+        self.port = int(found[1])
+
+    def ends(self) -> tuple[int, list[dict]]:
+        """Its exit status, and its log."""
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, [json.loads(line) for line in errors.splitlines()]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[Process] = []
+
+    def make(*words: str, **environment: str) -> Process:
+        started.append(Process(*words, **environment))
+        return started[-1]
+
+    yield make
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.communicate()
+
+
+def test_sigterm_answers_what_was_accepted_and_exits_with_0(start: Start, built: Path) -> None:
+    server = start(f"tiny={built}", "--provider", "onnxruntime")
+    assert server.said.startswith("Serving tiny (3 classes) at http://127.0.0.1:")
+    found: list[Answer] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(ask(server.port, "/v1/predict", *form(*[slow_photo(4000)] * 4)))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    while int(_metric(server.port, "headstart_queue_photos")) < 12:
+        time.sleep(0.01)
+    server.process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    status, log = server.ends()
+    assert [one.status for one in found] == [200] * 4
+    assert status == 0
+    assert [one["event"] for one in log if one["event"] != "request"] == ["started", "stopping", "stopped"]
+    assert (log[-1]["photos"], [one["photos"] for one in log if one["event"] == "request" and "photos" in one]) == (0, [4] * 4)
+    with pytest.raises(ConnectionRefusedError):
+        ask(server.port, "/healthz")
+
+
+def _metric(port: int, name: str) -> float:
+    found = re.search(rf"(?m)^{name} (\S+)$", ask(port, "/metrics").body.decode())
+    assert found is not None
+    return float(found[1])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP on this system")
+def test_sighup_loads_the_model_again_and_ctrl_c_ends(start: Start, folder: Path, other_built: Path) -> None:
+    server = start(str(folder.parent), "--provider", "onnxruntime")
+    before = ask(server.port, "/v1/models").json["models"][0]
+    assert before["name"] == "flowers"
+    shutil.rmtree(folder)
+    shutil.copytree(other_built, folder)
+    server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 30
+    while ask(server.port, "/v1/models").json["models"][0]["version"] == before["version"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    server.process.send_signal(signal.SIGINT)
+    status, log = server.ends()
+    assert status == 0
+    assert "reloaded" in [one["event"] for one in log]
+
+
+def test_a_token_in_the_environment_is_asked_for(start: Start, built: Path) -> None:
+    server = start(f"a={built}", f"b={built}", "--host", "0.0.0.0", HEADSTART_TOKEN="a-token-for-this-test")
+    assert server.said.startswith("Serving a (3 classes), b (3 classes) at ")
+    assert ask(server.port, "/v1/models").status == 401
+    found = ask(server.port, "/v1/predict?model=b", photo(), Authorization="Bearer a-token-for-this-test")
+    assert (found.status, found.json["model"]) == (200, "b")
+    server.process.send_signal(signal.SIGTERM)
+    assert "a-token-for-this-test" not in json.dumps(server.ends()[1])
+
+
+def _fails(*words: str) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "HEADSTART_TOKEN"}
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert done.returncode == 1, done.stderr
+    return done.stderr
+
+
+def test_what_cannot_start_says_why(built: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"cannot listen at 127.0.0.1:{port}: Address already in use\nhint: choose another --port" in _fails(
+            str(built), "--port", port
+        )
+    said = _fails(str(built), "--host", "0.0.0.0")
+    assert said.startswith(
+        "error: expected a token in HEADSTART_TOKEN, since other machines can reach 0.0.0.0\nhint: export HEADSTART_TOKEN="
+    )
+    assert "several models are called run\nhint: name them: headstart serve first=" in _fails(str(built), str(built.parent))
+    assert "no model at /nowhere/a" in _fails("/nowhere/a")
+
+
+def test_serving_imports_no_pytorch(built: Path) -> None:
+    code = (
+        "import sys; from headstart.serve import run; from headstart.serve.app import Server, create_app; "
+        "from headstart.serve.models import Models, load; from headstart.serve.settings import Settings; "
+        f"from headstart.bundle.format import load_bundle; create_app(Server(Models([load('a', load_bundle({str(built)!r}), 'onnxruntime')]), "
+        "Settings())); print(*[name for name in ('torch', 'timm', 'sklearn', 'matplotlib', 'jinja2') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
