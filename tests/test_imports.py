@@ -73,6 +73,7 @@ def test_every_room_is_in_the_order() -> None:
         "headstart.features.runtime",
         "headstart.bundle.own_classes",
         "headstart.bundle.explain",
+        "headstart.serve.run",
         "headstart.comparing",
         "headstart.assess",
     ],

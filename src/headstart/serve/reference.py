@@ -26,7 +26,8 @@ def reference_page(openapi: dict[str, Any]) -> str:
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<title>Addresses · headstart</title><link rel="icon" href="data:,"><link rel="stylesheet" href="page.css"></head><body><header class="top">'
+        '<title>Addresses · headstart</title><link rel="icon" href="data:,"><link rel="stylesheet" href="page.css"></head>'
+        '<body><header class="top">'
         '<a class="brand" href="./">headstart</a><a href="openapi.json">openapi.json</a></header><main class="reference">'
         f"<h1>Addresses</h1>{token}{body}<h2>What the answers hold</h2>{shown}</main></body></html>"
     )

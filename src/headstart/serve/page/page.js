@@ -159,8 +159,9 @@ async function toggleHeat(result) {
     setHeat(false);
     return;
   }
+  if (button.getAttribute("aria-busy") === "true") return;
   if (!heat.src) {
-    button.disabled = true;
+    button.setAttribute("aria-busy", "true"); // not disabled: that would take the keyboard's focus away
     say("Hiding parts of the photo, one after the other…");
     try {
       const found = await ask(`v1/explain?${query({ model: result.model })}`, {
@@ -176,7 +177,7 @@ async function toggleHeat(result) {
       say(error.message, true);
       return;
     } finally {
-      button.disabled = false;
+      button.removeAttribute("aria-busy");
     }
   }
   setHeat(true);
