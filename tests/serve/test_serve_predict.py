@@ -114,7 +114,7 @@ def test_more_photos_than_allowed_are_refused(serve: Serve, bundle: Bundle) -> N
     running = serve({"tiny": bundle}, max_photos=2)
     assert running.ask("/v1/predict", *form(RED, RED)).status == 200
     found = running.ask("/v1/predict", *form(RED, RED, RED))
-    assert (found.status, found.json["error"]) == (413, "expected at most 2 photos in a request, found 3")
+    assert (found.status, found.json["error"]) == (422, "expected at most 2 photos in a request, found 3")
     assert running.ask("/v1/explain", *form(RED, RED)).json["error"] == "expected one photo, found 2"
 
 

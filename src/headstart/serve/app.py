@@ -261,14 +261,16 @@ async def _one_photo(request: Request, room: Room, settings: Settings) -> bytes:
     return photos[0]
 
 
+_ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mM4oSEHAALKAQ+Hjm7MAAAAAElFTkSuQmCC"
+
 _WORDS = {
     400: "the body is damaged",
     401: "no token, or another",
     404: "no such model or label",
     408: "the body came too slowly",
-    413: "more bytes or photos than the server takes",
+    413: "more bytes than the server takes",
     415: "a kind of body that is not read",
-    422: "no photo that can be read, or a wrong parameter",
+    422: "no photo that can be read, too many photos, or a wrong parameter",
     429: "busy; Retry-After says when to come again",
     503: "took too long; Retry-After says when to come again",
 }
@@ -300,7 +302,7 @@ def _body(server: Server, *, several: bool) -> dict[str, Any]:
         photos = {"type": "array", "items": items, "minItems": 1, "maxItems": most}
         return {"schema": {"type": "object", "properties": {FIELD: photos}, "required": [FIELD], "additionalProperties": False}}
 
-    raw = {"schema": {**binary, "minLength": 1}}
+    raw: dict[str, Any] = {"schema": {**binary, "minLength": 1}}
     content = dict.fromkeys(("image/jpeg", "image/png", "image/webp", "application/octet-stream"), raw)
-    content |= {"multipart/form-data": listed(binary), "application/json": listed(text)}
+    content |= {"multipart/form-data": listed(binary), "application/json": {**listed(text), "example": {FIELD: [_ONE_PIXEL]}}}
     return {"requestBody": {"required": True, "content": content}, **_security(server)}

@@ -60,7 +60,7 @@ class Room:
 async def photos_of(request: Request, room: Room, settings: Settings) -> list[bytes]:
     """The photos in a request's body, 1 to `settings.max_photos`.
 
-    Raises: Refused: 400 or 422 (no photos, or not in a form that is read), 408 (too slow), 413 (too large, too many), 415 (another kind).
+    Raises: Refused: 400 or 422 (no photos, too many, or not in a form that is read), 408 (too slow), 413 (too large), 415 (another kind).
     """
     kind, options = python_multipart.multipart.parse_options_header(request.headers.get("content-type"))
     body = await _read(request, room, settings)
@@ -69,7 +69,7 @@ async def photos_of(request: Request, room: Room, settings: Settings) -> list[by
     if not photos:
         raise Refused(422, "expected at least one photo, found none", hint=_HOW)
     if len(photos) > settings.max_photos:
-        raise Refused(413, f"expected at most {settings.max_photos} photos in a request, found {len(photos)}", hint="send several requests")
+        raise Refused(422, f"expected at most {settings.max_photos} photos in a request, found {len(photos)}", hint="send several requests")
     return photos
 
 
