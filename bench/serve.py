@@ -2,7 +2,7 @@
 
     python bench/serve.py rate [--seconds 20] [--turns 3]      concurrent single photos against the engine's own rate on the same photos
     python bench/serve.py overload [--seconds 20]              three times the photos it can answer: p99 of the accepted, 429 for the rest
-    python bench/serve.py soak [--seconds 1800]                memory while photos, damaged files and reloads come in, a minute at a time
+    python bench/serve.py soak [--seconds 1800]                memory while 40 photos a second, some damaged, and a reload a minute come in
     python bench/serve.py tutorial [--seconds 20] [--turns 3]  beside FastAPI + PyTorch as tutorials write it, on the same network
 
 The load comes from bench/load.py, in a process of its own on the same cores. Engine, server and tutorial take turns, so that a busy machine
@@ -176,8 +176,8 @@ def overload(bundle: Path, photos: Path, folder: Path, seconds: float) -> None:
         print(f"answered {good / found['wall_s']:.0f} photos/s meanwhile; memory {server.rss_mib():.0f} MiB")
 
 
-def soak(bundle: Path, photos: Path, folder: Path, seconds: float) -> None:
-    """Each minute: load of 8 connections, some damaged files among the photos, one reload."""
+def soak(bundle: Path, photos: Path, folder: Path, seconds: float, a_second: float) -> None:
+    """Each minute: a steady stream of photos, one in 20 of them damaged, and a reload."""
     own, mixed = folder / "own", folder / "mixed"
     shutil.copytree(bundle, own)
     mixed.mkdir()
@@ -187,7 +187,7 @@ def soak(bundle: Path, photos: Path, folder: Path, seconds: float) -> None:
     sizes, end, statuses = [], time.monotonic() + seconds, {}
     with serving(own, folder) as server:
         while time.monotonic() < end:
-            found = load(server.port, mixed, min(55.0, max(5.0, end - time.monotonic())), "--connections", "8")
+            found = load(server.port, mixed, min(55.0, max(5.0, end - time.monotonic())), "--rate", str(a_second))
             for status, one in found["statuses"].items():
                 statuses[status] = statuses.get(status, 0) + one["n"]
             sizes.append(server.rss_mib())
@@ -231,6 +231,7 @@ def main() -> None:
     parser.add_argument("what", choices=("rate", "overload", "soak", "tutorial"))
     parser.add_argument("--seconds", type=float, help="of each turn; default 20, soak 1800")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=40, help="photos a second of a soak")
     parser.add_argument("--model", default="mobilenetv2_100", help="mobilenetv2_100, embedded, or a run folder")
     asked = parser.parse_args()
     weights = shared() / "weights" / "mobilenetv2_100.imagenet1001.safetensors"
@@ -247,7 +248,7 @@ def main() -> None:
         if asked.what == "overload":
             overload(*arguments)
         elif asked.what == "soak":
-            soak(*arguments)
+            soak(*arguments, asked.rate)
         else:
             {"rate": rate, "tutorial": tutorial}[asked.what](*arguments, asked.turns)
 

@@ -30,9 +30,10 @@ def serve(
 ) -> None:
     """Answer photos over HTTP, and show a page to try them at.
 
-    Other programs POST photos to /v1/predict; people open the address. /docs describes the rest. With HEADSTART_TOKEN set,
-    requests need it; beyond this machine it is required. A model whose files change is loaded again, without a request lost; SIGHUP
-    does so at once. SIGTERM and Ctrl-C end the server when everything it accepted is answered.
+    Other programs POST photos to /v1/predict; people open the address; /docs describes the rest. With
+    HEADSTART_TOKEN set, requests need it; beyond this machine it is required. A model whose files change
+    is loaded again, without a request lost; SIGHUP does so at once. SIGTERM and Ctrl-C end the server
+    when all that it accepted is answered.
 
     Examples:
 
