@@ -27,19 +27,7 @@ from headstart.evaluate import novelty
 from headstart.evaluate.conformal import members
 from headstart.features import runtime
 
-__all__ = [
-    "Photo",
-    "Prediction",
-    "Read",
-    "counted",
-    "expand",
-    "is_one_photo",
-    "open_engine",
-    "predictions",
-    "read",
-    "softmax",
-    "stream",
-]
+__all__ = ["Photo", "Prediction", "counted", "expand", "is_one_photo", "open_engine", "softmax", "stream"]
 
 log = logging.getLogger("headstart")
 
