@@ -1,5 +1,7 @@
 """`headstart serve` as a process: what it prints, how it starts, reloads and ends."""
 
+import http.client
+import itertools
 import json
 import os
 import re
@@ -75,6 +77,42 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_0(start: Start, built:
     assert (log[-1]["photos"], [one["photos"] for one in log if one["event"] == "request" and "photos" in one]) == (0, [4] * 4)
     with pytest.raises(ConnectionRefusedError):
         ask(server.port, "/healthz")
+
+
+def test_clients_that_keep_connections_lose_no_request_when_the_server_ends(start: Start, built: Path) -> None:
+    server = start(f"tiny={built}", "--provider", "onnxruntime")
+    answers: list[int] = []
+    lost: list[Exception] = []
+
+    def client() -> None:
+        while True:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+            try:
+                connection.connect()
+            except OSError:
+                return  # the port is closed
+            for n_before in itertools.count():
+                try:
+                    connection.request("POST", "/v1/predict", photo())
+                    response = connection.getresponse()
+                    response.read()
+                except OSError as error:
+                    lost.extend([error] if n_before else [])  # a new connection may meet the port's end; a kept one may not
+                    return
+                answers.append(response.status)
+                if response.will_close:
+                    connection.close()
+                    break
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(answers) < 20:
+        time.sleep(0.01)
+    server.process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join(timeout=60)
+    assert (lost, set(answers), server.ends()[0]) == ([], {200}, 0)
 
 
 def _metric(port: int, name: str) -> float:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -31,13 +32,15 @@ _HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 ]
+_LAST = [(b"connection", b"close")]
 
 
 class Access:
     """ASGI: the door of an app."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, stopping: Callable[[], bool]) -> None:
+        """Args: stopping: whether the server is about to end; connections are then not kept for another request."""
+        self._app, self._settings, self._metrics, self._stopping = app, settings, metrics, stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,7 +54,7 @@ class Access:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *extra]
+                message["headers"] = [*message.get("headers", ()), *extra, *(_LAST if self._stopping() else ())]
             await send(message)
 
         try:

@@ -143,7 +143,7 @@ def create_app(server: Server) -> ASGIApp:
     _add_state(app, server)
     _add_pages(app)
     _add_token(app, server)
-    return Access(app, server.settings, server.metrics)
+    return Access(app, server.settings, server.metrics, lambda: server.stopping)
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -19,6 +19,9 @@ from headstart.serve.settings import TOKEN_HINT
 log = logging.getLogger("headstart.serve")
 
 _KEEP_ALIVE_S = 75  # longer than common proxies keep a connection, so that they end it and never meet one that has just gone
+# Before the port is closed: every answer says that its connection ends, so that clients and proxies that keep connections
+# do not send into one that closes under them; and /readyz has said no.
+_LEAVE_S = 0.5
 _CONNECTIONS = 900  # fewer than the 1,024 files that many systems let a process open
 
 
@@ -100,6 +103,8 @@ class _Process(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("stopping", extra={"facts": {"photos": self._server.batcher.n_waiting}})
+        if not self.force_exit:
+            await asyncio.sleep(_LEAVE_S)
         await super().shutdown(sockets)
         log.info("stopped", extra={"facts": {"photos": self._server.batcher.n_waiting}})
 
