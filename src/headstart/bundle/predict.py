@@ -234,11 +234,13 @@ def _answers(
     reading = read_ahead(lambda photo: read(photo, bundle.preprocessing), photos, threads=n_threads, ahead=4 * size)
     with contextlib.closing(reading):  # type: ignore[type-var]
         for logits in session.map(batches(reading)):
-            yield from _predictions(bundle, waiting.popleft(), logits, top, all_probabilities)
+            yield from predictions(bundle, waiting.popleft(), logits, top, all_probabilities)
 
 
-def _predictions(bundle: Bundle, photos: list[Read], logits: np.ndarray, top: int, all_probabilities: bool) -> Iterator[Prediction]:
-    """One Prediction for each photo of a batch; `logits` has a row for each that was read."""
+def predictions(
+    bundle: Bundle, photos: list[Read], logits: np.ndarray, top: int = 5, all_probabilities: bool = False
+) -> Iterator[Prediction]:
+    """One Prediction for each photo of a batch; `logits` [n, k] has a row for each that has no `reason`."""
     probabilities = softmax(logits / bundle.temperature) if len(logits) else np.zeros((0, len(bundle.labels)), np.float32)
     rows = zip(probabilities, *_certainty(bundle, logits, probabilities), strict=True)
     for photo in photos:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli import backbones, compare, demo, evaluate, explain, explore, predict, probe, store, train
+from headstart.cli import backbones, compare, demo, evaluate, explain, explore, predict, probe, serve, store, train
 from headstart.errors import HeadstartError, safe_text
 
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
@@ -22,6 +22,7 @@ EXTRAS = {
     "pillow_heif": "heic",
     "pyarrow": "parquet",
     **dict.fromkeys(("torch", "torchvision", "timm", "accelerate", "safetensors", "huggingface_hub"), "train"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "python_multipart", "prometheus_client", "pydantic"), "serve"),
     **dict.fromkeys(("onnx", "onnxscript", "sklearn", "matplotlib", "jinja2", "portalocker"), "train"),
 }
 
@@ -43,6 +44,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
+app.command("serve")(serve.serve)
 app.command("backbones")(backbones.backbones)
 app.command("store")(store.store)
 

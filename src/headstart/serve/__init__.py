@@ -1,0 +1,1 @@
+"""A trained model behind HTTP. Bundles and what lies below them only: never PyTorch."""
