@@ -184,7 +184,7 @@ def test_what_auto_chose_and_does_not_work_is_replaced(
 
 def test_an_answer_that_is_not_a_number_is_a_reason(bundle: Bundle) -> None:
     logits = np.array([[1, 0, 0], [np.nan, 0, 0]], np.float32)
-    rows = predict._predictions(bundle, [predict.Read("a"), predict.Read("b")], logits, 1, False)
+    rows = predict.predictions(bundle, [predict.Read("a"), predict.Read("b")], logits, 1, False)
     assert [(one.label, one.reason) for one in rows] == [("tabby", None), (None, "the network's answer is not a number")]
 
 
@@ -197,9 +197,9 @@ def saying(bundle: Bundle, *, energy: float | None = None, threshold: float | No
 
 def test_a_photo_of_higher_energy_than_the_threshold_is_none_of_the_labels(bundle: Bundle) -> None:
     logits = np.array([[2, 0, 0], [0, 0, 0]], np.float32)  # energies -2.24 and -1.10
-    rows = list(predict._predictions(saying(bundle, energy=-1.5), [predict.Read("a"), predict.Read("b")], logits, 2, False))
+    rows = list(predict.predictions(saying(bundle, energy=-1.5), [predict.Read("a"), predict.Read("b")], logits, 2, False))
     assert [(one.known, one.label) for one in rows] == [(True, "tabby"), (False, "tabby")]
-    rows = list(predict._predictions(saying(bundle), [predict.Read("a")], logits[:1], 2, False))
+    rows = list(predict.predictions(saying(bundle), [predict.Read("a")], logits[:1], 2, False))
     assert [(one.known, one.labels) for one in rows] == [(None, ())]
 
 

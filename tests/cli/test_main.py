@@ -157,14 +157,14 @@ def bare(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", BARE, *words], capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
 
 
-@pytest.mark.parametrize("words", ["train photos --out run", "store", "backbones", "predict embedded photos"])
+@pytest.mark.parametrize("words", ["train photos --out run", "store", "backbones", "predict embedded photos", "serve x"])
 def test_a_command_whose_extra_is_not_installed_says_which(words: str, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", n=4)
     done = bare(*words.split(), cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     error, hint = done.stderr.splitlines()
     assert re.fullmatch(r"error: this command needs \w+, which is not installed", error)
-    assert hint == "hint: pip install 'headstart[train]'"
+    assert hint == f"hint: pip install 'headstart[{'serve' if words.startswith('serve') else 'train'}]'"
     assert done.stdout == ""
 
 

@@ -22,7 +22,7 @@ EXTRAS = {
     "pillow_heif": "heic",
     "pyarrow": "parquet",
     **dict.fromkeys(("torch", "torchvision", "timm", "accelerate", "safetensors", "huggingface_hub"), "train"),
-    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "python_multipart", "prometheus_client", "pydantic"), "serve"),
+    **dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve"),
     **dict.fromkeys(("onnx", "onnxscript", "sklearn", "matplotlib", "jinja2", "portalocker"), "train"),
 }
 
