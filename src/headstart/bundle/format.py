@@ -78,6 +78,12 @@ class Bundle:
         return self.record.provenance
 
     @property
+    def digest(self) -> str:
+        """What tells this model from any other: a sha256 of its files' and of everything in bundle.json."""
+        found: str = self.record.to_json()["digest"]
+        return found
+
+    @property
     def network_file(self) -> Path:
         """model.onnx: uint8 `image` [n, px, px, 3] -> float32 `logits` [n, k]."""
         return self.folder / NETWORK_FILE
