@@ -38,7 +38,8 @@ def grid(answers: Sequence[Prediction], *, n_photos: int | None = None) -> Image
     shown = answers[:MOST_PHOTOS]
     top = max((min(MOST_ANSWERS, len(answer.top)) for answer in shown), default=0)
     n_columns = max(1, min(_COLUMNS, math.ceil(math.sqrt(len(shown) * 1.5))))
-    cell_down = _PHOTO_PX + (top + 2) * _LINE_PX + _MARGIN_PX
+    n_lines = 1 + top + any(answer.known is False for answer in shown)
+    cell_down = _PHOTO_PX + n_lines * _LINE_PX + _MARGIN_PX
     n_rows = math.ceil(len(shown) / n_columns)
     more = n_photos > len(shown)
     across = n_columns * (_CELL_PX + _MARGIN_PX) + _MARGIN_PX

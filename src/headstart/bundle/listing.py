@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -27,7 +28,8 @@ class Paths:
 
     def __init__(self, paths: Iterable[str]) -> None:
         """Go through `paths` once. Raises: what going through them raises."""
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 - removed with this object
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)  # which removes it
         self._n = 0
         digest = hashlib.sha256()
         for path in paths:
