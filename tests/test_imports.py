@@ -83,3 +83,9 @@ def test_predicting_imports_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*[name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_command_line_starts_without_what_one_photo_does_not_need() -> None:
+    code = "import sys, headstart.cli.main; print(*[n for n in ('numpy', 'PIL', 'onnxruntime', 'headstart.runs') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

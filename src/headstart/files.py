@@ -65,6 +65,47 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
+@contextlib.contextmanager
+def only_here(path: Path) -> Iterator[bool]:
+    """Whether this process is the only one inside such a block with the lock file `path`. The system frees it however a process ends.
+
+    What `features.lock` does for the store, with nothing that predicting would have to install. The file is removed at the end, and its
+    folder if it is empty by then.
+
+    Raises: HeadstartError: the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    alone = False
+    try:
+        alone = _lock(handle)
+        yield alone
+    finally:
+        os.close(handle)
+        if alone:
+            with contextlib.suppress(OSError):
+                path.unlink()
+                path.parent.rmdir()
+
+
+def _lock(handle: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def cannot_write(path: Path, error: OSError) -> HeadstartError:
     """The user's words for a write that failed, with the free space where the disk is full."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

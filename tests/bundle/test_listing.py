@@ -1,12 +1,14 @@
 import itertools
 import os
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from headstart.bundle.listing import expand, natural_key
+from headstart.bundle import listing
+from headstart.bundle.listing import Paths, expand, natural_key
 from headstart.errors import DataError
 
 
@@ -77,3 +79,30 @@ def test_natural_order_is_total() -> None:
     for start in itertools.permutations(ordered, 4):
         assert sorted(start, key=natural_key) == [name for name in ordered if name in start]
     assert sorted(["img10", "img9", "img"], key=natural_key) == ["img", "img9", "img10"]
+
+
+def test_a_list_of_paths_gives_them_back_in_order_from_memory_and_from_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [f"folder {i % 7}/é{i}\n.jpg" for i in range(3000)]
+    in_memory = Paths(given)
+    monkeypatch.setattr(listing, "_IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(listing, "_CHUNK_BYTES", 77)
+    on_disk = Paths(iter(given))
+    assert (len(on_disk), on_disk.sha256) == (3000, in_memory.sha256)
+    both = zip(in_memory, on_disk, on_disk, strict=True)  # two iterations of one list at a time
+    assert [(a, b, c) for a, b, c in both] == [(path, path, path) for path in given]
+    assert Paths(given[::-1]).sha256 != in_memory.sha256
+    assert list(Paths([])) == []
+    with pytest.raises(DataError, match=r"null byte in its name: a\\x00b"):
+        Paths(["a\0b"])
+
+
+def test_a_long_list_takes_no_memory() -> None:
+    def peak(n: int) -> int:
+        tracemalloc.start()
+        for _ in Paths(f"photos/{i}.jpg" for i in range(n)):
+            pass
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(200_000) < peak(100_000) + 100_000

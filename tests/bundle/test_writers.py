@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -74,6 +75,15 @@ def test_several_photos_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> N
     write([CAT, BAD], format="table", top=2)
     lines = ["cat.jpg    tabby (n02123045) 0.85  tiger, striped 0.10", "bad\\n.jpg  could not be read: truncated"]
     assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_columns_are_aligned_beside_letters_that_are_twice_as_wide(capsys: pytest.CaptureFixture[str]) -> None:
+    cat = dataclasses.replace(CAT, path="猫.jpg", top=(("三毛猫", 0.85), ("e\u0301", 0.1)), top_ids=(None, None))
+    write([cat, dataclasses.replace(CAT, path="cat.jpg", top_ids=(None, None))], format="table", top=2)
+    assert capsys.readouterr().out.splitlines() == [
+        "猫.jpg   三毛猫 0.85  e\u0301 0.10",
+        "cat.jpg  tabby 0.85   tiger, striped 0.10",
+    ]
 
 
 def test_a_table_fits_a_terminal_that_knows_few_characters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,4 +174,4 @@ def test_unknown_formats_and_absent_libraries_are_named(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match="format 'parquet' needs pyarrow") as caught:
         write([CAT], format="parquet", out=tmp_path / "out")
-    assert caught.value.hint == "pip install headstart[parquet]"
+    assert caught.value.hint == "pip install 'headstart[parquet]'"

@@ -9,16 +9,16 @@ of 64 cells are hidden, and the effect of every cell is read from all 128; the s
 Source: Plackett and Burman, 1946 (the design); docs/guides/explain.md (measured beside Grad-CAM, attention rollout, occlusion, RISE).
 """
 
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from headstart.bundle.format import Bundle
 from headstart.bundle.predict import Photo, open_engine, read, softmax
+from headstart.bundle.typesetting import typeset
 from headstart.data.colour import to_rgb
 from headstart.data.pixels import Preprocessing, UnreadableImage, centre_box, decode, shrink
 from headstart.errors import BundleError, ConfigError, did_you_mean, safe_text
@@ -46,7 +46,6 @@ _OPACITY = 0.8  # of the colour at the place that does most; none where hiding d
 _DIMMED = 0.35  # brightness of what the network does not see
 _SHEET_PX = 400  # shorter side of each of a sheet's two pictures
 _MARGIN_PX, _TEXT_PX, _LINE_PX, _BAR_PX, _SCALE_PX = 12, 18, 26, 100, 520
-_WIDE_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf", "arial.ttf")  # Pillow's own font has ASCII only
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +244,7 @@ def sheet(photo: Photo, heat_map: HeatMap) -> Image.Image:
     """
     image = upright(photo, _SHEET_PX)
     width, height = image.size
-    lines = [_typeset(line) for line in _caption(heat_map, width, height)]
+    lines = [typeset(line, _TEXT_PX) for line in _caption(heat_map, width, height)]
     across = max(2 * width + _MARGIN_PX, _SCALE_PX, *(round(font.getlength(text)) for text, font in lines))
     down = height + _MARGIN_PX + (len(lines) + 1) * _LINE_PX
     page = Image.new("RGB", (across + 2 * _MARGIN_PX, down + 2 * _MARGIN_PX), "white")
@@ -276,23 +275,10 @@ def _scale(page: Image.Image, draw: ImageDraw.ImageDraw, y: int) -> None:
     """The legend at height `y`: from nothing to the most, over grey as in the overlay."""
     x = _MARGIN_PX
     for words in ("hiding it changes nothing", "lowers the answer most"):
-        text, font = _typeset(words)
+        text, font = typeset(words, _TEXT_PX)
         draw.text((x, y), text, fill="black", font=font)
         x += round(font.getlength(text)) + 10
         if words.startswith("hiding"):
             values = np.linspace(0, 1, _BAR_PX)[None, :].repeat(_TEXT_PX, axis=0)
             page.paste(Image.fromarray(_painted(np.full((*values.shape, 3), 128.0), values)), (x, y + 2))
             x += _BAR_PX + 10
-
-
-def _typeset(text: str) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
-    """`text` and a font that has its letters; where this machine has none, accents are dropped and other letters become `?`."""
-    if not text.isascii():
-        for name in _WIDE_FONTS:
-            try:
-                return text, ImageFont.truetype(name, _TEXT_PX)
-            except OSError:
-                continue
-        letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
-        text = "".join(letters).encode("ascii", "replace").decode("ascii")
-    return text, ImageFont.load_default(_TEXT_PX)

@@ -6,7 +6,7 @@ bundle.predict("cat.jpg").label
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -78,6 +78,12 @@ class Bundle:
         return self.record.provenance
 
     @property
+    def digest(self) -> str:
+        """What tells this model from any other: a sha256 of its files' and of everything in bundle.json."""
+        found: str = self.record.to_json()["digest"]
+        return found
+
+    @property
     def network_file(self) -> Path:
         """model.onnx: uint8 `image` [n, px, px, 3] -> float32 `logits` [n, k]."""
         return self.folder / NETWORK_FILE
@@ -109,6 +115,43 @@ class Bundle:
         if is_one_photo(photos):
             return next(stream(self, [photos], top=top, provider=provider, precision=precision))
         return list(stream(self, photos, top=top, provider=provider, precision=precision))  # type: ignore[arg-type]
+
+    def stream(self, photos: "Iterable[Photo]", *, top: int = 5, provider: str = "auto", precision: str = "auto") -> "Iterator[Prediction]":
+        """`predict` for any number of photos: answers come in order, while later photos are decoded, and none is kept.
+
+        Raises: ConfigError, BundleError: as `headstart.bundle.predict.stream`.
+        """
+        from headstart.bundle.predict import stream
+
+        return stream(self, photos, top=top, provider=provider, precision=precision)
+
+    def predict_to(
+        self,
+        out: str | os.PathLike[str],
+        photos: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        format: str | None = None,
+        top: int = 5,
+        provider: str = "auto",
+        precision: str = "auto",
+        shard: int | None = None,
+    ) -> Path:
+        """`headstart predict --out`: the answers for all photos go to a file; a job that was killed goes on with the same call.
+
+        Args:
+            out: the file; with `shard` a folder of files of so many photos each.
+            photos: a photo, a folder of them or a glob; or several of these.
+            format: `csv`, `json` or `parquet`; by default what the name of `out` ends in.
+
+        Returns: `out`.
+        Raises: HeadstartError: as `headstart.bundle.job.predict_to`, and `headstart.bundle.listing.find`.
+        """
+        from headstart.bundle.job import predict_to
+        from headstart.bundle.listing import Paths, find
+
+        paths = Paths(find([photos] if isinstance(photos, str | os.PathLike) else photos))
+        predict_to(self, paths, Path(out), format=format, top=top, provider=provider, precision=precision, shard=shard)
+        return Path(out)
 
     def __repr__(self) -> str:
         return f"Bundle({safe_text(str(self.folder))!r}, {len(self.labels)} classes)"

@@ -27,7 +27,7 @@ from headstart.evaluate import novelty
 from headstart.evaluate.conformal import members
 from headstart.features import runtime
 
-__all__ = ["Photo", "Prediction", "counted", "expand", "is_one_photo", "open_engine", "softmax", "stream"]
+__all__ = ["Photo", "Prediction", "counted", "expand", "is_one_photo", "open_engine", "settle", "softmax", "stream"]
 
 log = logging.getLogger("headstart")
 
@@ -117,10 +117,14 @@ def stream(
         raise ConfigError(f"expected at least 1 answer a photo, found top = {top}")
     photos = iter(photos)
     first = list(itertools.islice(photos, MANY))
-    if provider == "auto" and len(first) < MANY and precision != "bf16":
-        provider, precision = "onnxruntime", "fp32"
-    session = open_engine(bundle, provider, precision, threads=threads)
+    session = open_engine(bundle, *settle(len(first), provider, precision), threads=threads)
     return _answers(bundle, session, itertools.chain(first, photos), top, all_probabilities, threads)
+
+
+def settle(n: int, provider: str, precision: str) -> tuple[str, str]:
+    """Provider and precision for `n` photos, where 64 stand for any more: what starts soonest where `auto` was asked for few."""
+    few = provider == "auto" and n < MANY and precision != "bf16"
+    return ("onnxruntime", "fp32") if few else (provider, precision)
 
 
 def counted(predictions: Iterable[Prediction], advance: Callable[[int], None]) -> Iterator[Prediction]:

@@ -9,9 +9,11 @@ import io
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 from headstart.bundle.predict import Prediction
@@ -20,8 +22,11 @@ from headstart.errors import ConfigError, did_you_mean, safe_text
 from headstart.files import atomic_file
 
 FORMATS = ("table", "json", "csv", "parquet")
+JSON_ENDS = ("[\n", ",\n", "\n]\n")
+"""before the first object of a JSON file, between two, and behind the last"""
+PARQUET_ROWS = 10_000
+"""rows a group of a Parquet file, held in memory until written: about 8 MB"""
 
-_ROWS_A_GROUP = 10_000  # of a Parquet file, held in memory until written: about 8 MB
 _ROWS_TO_FIT = 100  # whose widths a table's columns take
 _WIDEST = 60  # characters; longer paths and labels stick out
 _LABELS_SHOWN = 5  # of a set
@@ -40,8 +45,7 @@ def write(predictions: Iterable[Prediction], *, format: str, out: Path | None = 
         ConfigError: an unknown format; Parquet without pyarrow, or to a terminal.
         HeadstartError: the file cannot be written.
     """
-    if format not in FORMATS:
-        raise ConfigError(f"expected a format of {', '.join(FORMATS)}, found {format!r}", hint=did_you_mean(format, FORMATS))
+    check_format(format, FORMATS)
     if format == "parquet":
         _write_parquet(predictions, out)
         return
@@ -54,6 +58,15 @@ def write(predictions: Iterable[Prediction], *, format: str, out: Path | None = 
     with _opened(out) as file:
         for text in lines[format](predictions, top):
             file.write(text.encode("utf-8"))
+
+
+def check_format(format: str, formats: Sequence[str]) -> str:
+    """`format`, if it is one of `formats`. Raises: ConfigError: it is not, or what it needs is not installed."""
+    if format not in formats:
+        raise ConfigError(f"expected a format of {', '.join(formats)}, found {format!r}", hint=did_you_mean(format, formats))
+    if format == "parquet":
+        _import_parquet()
+    return format
 
 
 @contextmanager
@@ -78,16 +91,31 @@ def _table(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
     if len(first) == 1:
         yield from _alone(first[0])
         return
-    path_width = min(_WIDEST, max((len(safe_text(one.path)) for one in first), default=0))
-    best_width = min(_WIDEST, max((len(cells[0]) for cells in map(_answers, first) if cells), default=0))
-    width = min(_WIDEST, max((len(cell) for one in first for cell in _answers(one)[1:]), default=0))
+    path_width = min(_WIDEST, max((columns(safe_text(one.path)) for one in first), default=0))
+    best_width = min(_WIDEST, max((columns(cells[0]) for cells in map(_answers, first) if cells), default=0))
+    width = min(_WIDEST, max((columns(cell) for one in first for cell in _answers(one)[1:]), default=0))
     for one in itertools.chain(first, predictions):
         if one.reason is None:
             best, *others = _answers(one)
-            cells = [best.ljust(best_width), *(cell.ljust(width) for cell in others), _set(one)]
+            cells = [_padded(best, best_width), *(_padded(cell, width) for cell in others), _set(one)]
         else:
             cells = [f"could not be read: {safe_text(one.reason)}"]
-        yield "  ".join([safe_text(one.path).ljust(path_width), *cells]).rstrip() + "\n"
+        yield "  ".join([_padded(safe_text(one.path), path_width), *cells]).rstrip() + "\n"
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a line takes: two for a Chinese, Japanese or Korean letter, none for an accent on its own.
+
+    >>> columns("猫 cafe\u0301")
+    7
+    """
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else not unicodedata.combining(letter) for letter in text)
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - columns(text))
 
 
 def _alone(prediction: Prediction) -> Iterator[str]:
@@ -120,12 +148,13 @@ def _answer(label: str, id_: str | None, probability: float) -> str:
 
 
 def _json(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
-    opening = "[\n"
+    opening, comma, closing = JSON_ENDS
+    before = opening
     for one in predictions:
         values = one.to_json()
-        yield opening + "  " + json.dumps({**values, "path": _utf8(one.path)}, ensure_ascii=False)
-        opening = ",\n"
-    yield "[]\n" if opening == "[\n" else "\n]\n"
+        yield before + "  " + json.dumps({**values, "path": _utf8(one.path)}, ensure_ascii=False)
+        before = comma
+    yield "[]\n" if before == opening else closing
 
 
 def _csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
@@ -158,19 +187,30 @@ def _digits(probability: float | None) -> str | None:
 
 
 def _write_parquet(predictions: Iterable[Prediction], out: Path | None) -> None:
+    pyarrow = _import_parquet()
+    if out is None and sys.stdout.isatty():
+        raise ConfigError("format 'parquet' is not for a terminal", hint="give --out FILE")
+    predictions = iter(predictions)
+    with _opened(out) as file, parquet_writer(file) as writer:
+        while rows := [{**one.to_json(), "path": _utf8(one.path)} for one in itertools.islice(predictions, PARQUET_ROWS)]:
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=writer.schema))
+
+
+def parquet_writer(file: IO[bytes]) -> Any:
+    """pyarrow's writer of a file of predictions; its `schema` says their columns. Raises: ConfigError: no pyarrow."""
+    pyarrow = _import_parquet()
+    text, share = pyarrow.string(), pyarrow.float32()
+    answer = pyarrow.struct([("label", text), ("id", text), ("probability", share)])
+    fields = [("path", text), ("index", pyarrow.int32()), ("label", text), ("id", text), ("probability", share)]
+    more = [("known", pyarrow.bool_()), ("labels", pyarrow.list_(text))]
+    schema = pyarrow.schema([*fields, ("top", pyarrow.list_(answer)), ("reason", text), *more])
+    return pyarrow.parquet.ParquetWriter(file, schema, compression="zstd")
+
+
+def _import_parquet() -> ModuleType:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ConfigError("format 'parquet' needs pyarrow, which is not installed", hint="pip install headstart[parquet]") from error
-    if out is None and sys.stdout.isatty():
-        raise ConfigError("format 'parquet' is not for a terminal", hint="give --out FILE")
-    text, share = pyarrow.string(), pyarrow.float32()
-    answer = pyarrow.struct([("label", text), ("id", text), ("probability", share)])
-    columns = [("path", text), ("index", pyarrow.int32()), ("label", text), ("id", text), ("probability", share)]
-    more = [("known", pyarrow.bool_()), ("labels", pyarrow.list_(text))]
-    schema = pyarrow.schema([*columns, ("top", pyarrow.list_(answer)), ("reason", text), *more])
-    predictions = iter(predictions)
-    with _opened(out) as file, pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        while rows := [{**one.to_json(), "path": _utf8(one.path)} for one in itertools.islice(predictions, _ROWS_A_GROUP)]:
-            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
+        raise ConfigError("format 'parquet' needs pyarrow, which is not installed", hint="pip install 'headstart[parquet]'") from error
+    return pyarrow  # type: ignore[no-any-return]

@@ -27,18 +27,14 @@ def explain(
     """
     from headstart.bundle import explain as explaining
     from headstart.bundle.own_classes import open_model
-    from headstart.errors import ConfigError, safe_text
-    from headstart.files import atomic_file
+    from headstart.cli import pictures
+    from headstart.errors import safe_text
     from headstart.progress import progress
 
-    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-    kind = kinds.get(out.suffix.lower())
-    if kind is None:
-        raise ConfigError(f"expected a picture's name for --out ({', '.join(kinds)}), found '{safe_text(str(out))}'")
+    pictures.check_name(out, "--out")
     bundle = open_model(model, weights)
     with progress("Hiding parts", explaining.PASSES, "pictures") as advance:
         found = explaining.heat_map(bundle, image, class_, advance=advance)
-    with atomic_file(out, "wb") as file:
-        explaining.sheet(image, found).save(file, kind)
+    pictures.save(explaining.sheet(image, found), out)
     answer = f"{safe_text(found.label)} {found.probability:.2f}"
     print(f"{answer}, {found.probability_hidden:.2f} with the whole photo hidden; the picture is {safe_text(str(out))}")

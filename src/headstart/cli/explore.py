@@ -8,9 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from headstart.cli.show import MOST_CLASSES
-from headstart.cli.tables import print_table
-
 
 def explore(
     data: Annotated[str, typer.Argument(help="Labelled photos, in any form that `headstart train` takes.", show_default=False)],
@@ -81,6 +78,8 @@ def explore(
 
 def _show(facts: Mapping[str, Any], folder: Path, after: str) -> None:
     """Counts, pixels, then what was found in sentences, those to act on marked, and where the rest is."""
+    from headstart.cli.show import MOST_CLASSES
+    from headstart.cli.tables import print_table
     from headstart.errors import safe_text
     from headstart.explore.words import count, findings
 
@@ -131,6 +130,8 @@ def _about_files(counts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _show_pixels(looks: Mapping[str, Any]) -> None:
     """Mean and standard deviation of each channel and of all, as they are and on the scale 0 to 1."""
+    from headstart.cli.tables import print_table
+
     numbers = ("mean", "std", "mean, 0 to 1", "std, 0 to 1")
     columns = [[*looks[key], looks[f"{key}_all"]] for key in ("mean", "std")]
     names = [*looks["channels"], "all"]

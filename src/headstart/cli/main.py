@@ -6,7 +6,7 @@ Each command lives in a file of its own and imports what it needs when it runs: 
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -74,9 +74,12 @@ def main() -> None:
         fail(error)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of our output (`| head`) has gone: nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except BrokenPipeError:
+        _end_unread()
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # the command-line library would make it a failure
+            _end_unread()
+        raise
     except ModuleNotFoundError as error:
         fail(_not_installed(error))
     except MemoryError as error:  # numpy says how much it asked for, others say nothing
@@ -96,6 +99,12 @@ def main() -> None:
         kept = "; what was computed is kept, the same command continues" if command in CONTINUED else ""
         print(f"\ninterrupted{kept}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_unread() -> NoReturn:
+    """End as one should whose reader (`| head`) has gone: nothing is wrong, and nothing is left to be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(0)
 
 
 def _not_installed(error: ModuleNotFoundError) -> HeadstartError:

@@ -1,0 +1,343 @@
+"""Predicting: how fast, in ratios that one run measures, and in how much memory.
+
+    python bench/predict.py overlap [--photos 2000] [--runs 3] [--bundle FOLDER] [NETWORK ...]
+    python bench/predict.py peers [--photos 500] [--runs 3] [--only torch|keras] [--bundle FOLDER] [NETWORK ...]
+    python bench/predict.py large [--photos 64] [--runs 3]
+    python bench/predict.py memory [--photos 200000]
+
+overlap: files to answers (headstart's stream, as `predict --out FILE.csv` has it) as a share of the best that the cores can give,
+1 / (1/inference + 1/decode), since each of the two takes all cores alone. Both are measured bare, in the same run and in turn:
+inference is OpenVINO's own asynchronous loop (AsyncInferQueue over the same file, at the same precision, one image a request), decode
+is the decoder in as many threads as there are cores. Bar: 0.85.
+
+peers: the same photos with headstart, a plain PyTorch fp32 script with a DataLoader of as many workers as there are cores, and
+`model.predict` of Keras over batches that such a loader reads (its backend is said; the network is Keras's own of that name, fp32).
+Bars, for ResNet-50: 2.3 and 1.9 times.
+
+large: photos of 12 megapixels (shared/data/imagenet-samples enlarged to 4000 x 3000, quality 90, in a temporary folder), with
+headstart's decoder and with a full decode: decoding alone, and mobilenetv2_100 from files to answers; and whether the answers
+agree. Both pipelines are headstart's but for the decoder. Bars: 5 times, 4 times, 99 % (of 100 photos and more).
+
+memory: CIFAR-10's photos over and over, through `predict --out FILE.csv`, each length in a process of its own. Bar: the peak of resident
+memory within 300 MiB of that for 2,000 photos.
+
+Networks: mobilenetv2_100, resnet50. The first has ImageNet weights (shared/weights); ResNet-50 has random ones: only its size
+matters. Photos: shared/data/imagenet-samples, repeated. `--bundle` measures a model of any kind instead.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from headstart import progress
+from headstart.bundle import predict as engine
+from headstart.bundle.format import Bundle, Label, load_bundle
+from headstart.bundle.job import predict_to
+from headstart.bundle.listing import Paths
+from headstart.bundle.predict import open_engine
+from headstart.data import pixels
+from headstart.data.opening import open_upright
+from headstart.data.pixels import Preprocessing
+from headstart.data.reading import read_ahead
+from headstart.features import runtime
+from machine import machine, shared
+from memory import Peak
+
+NETWORKS = ("mobilenetv2_100", "resnet50")
+ARGUMENTS = {"mobilenetv2_100": {"pad_type": "same", "num_classes": 1001}, "resnet50": {}}
+KERAS = {"mobilenetv2_100": "MobileNetV2", "resnet50": "ResNet50"}
+PIXELS = Preprocessing(224, 0.875, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+BARS = {"overlap": 0.85, "torch": 2.3, "keras": 1.9, "decode": 5.0, "large": 4.0}
+LARGE = (4000, 3000)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("overlap", "peers", "large", "memory", "one"))
+    parser.add_argument("networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--photos", type=int)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", choices=("torch", "keras"))
+    parser.add_argument("--bundle", type=Path)
+    given = parser.parse_intermixed_args()
+    if given.what == "one":  # a process of `memory`
+        one_length(given.bundle, Path(given.networks[0]), given.photos)
+        return
+    print(machine(), flush=True)
+    with tempfile.TemporaryDirectory() as name, progress.quiet():
+        folder = Path(name)
+        os.environ["HEADSTART_CACHE"] = str(folder / "cache")
+        if given.what == "memory":
+            memory(folder, 200_000 if given.photos is None else given.photos)
+        elif given.what == "large":
+            large(folder, 64 if given.photos is None else given.photos, given.runs)
+        else:
+            models = {given.bundle.name: given.bundle} if given.bundle else {name: bundle(name, folder) for name in given.networks}
+            {"overlap": overlap, "peers": peers}[given.what](models, folder, given)
+
+
+def bundle(name: str, folder: Path) -> Path:
+    """The network as a bundle; its weights for timm lie beside it."""
+    import timm
+    import torch
+    from safetensors.torch import load_file, save_file
+    from torch import nn
+
+    from headstart.bundle.export import build_bundle
+
+    class Normalised(nn.Module):
+        """uint8 [n, px, px, 3] -> logits, with mean and std of 0.5."""
+
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.network(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+
+    torch.manual_seed(0)
+    network = timm.create_model(name, **ARGUMENTS[name]).eval()
+    if name == "mobilenetv2_100":
+        weights = load_file(shared() / "weights" / "mobilenetv2_100.imagenet1001.safetensors")
+        network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    save_file(network.state_dict(), folder / f"{name}.safetensors")
+    labels = [Label(str(i)) for i in range(network.num_classes)]
+    about = {"temperature": 1.0, "provenance": {}, "licence": None}
+    build_bundle(folder / name, module=Normalised(network).eval(), labels=labels, preprocessing=PIXELS, **about)
+    return folder / name
+
+
+def samples(n: int) -> Paths:
+    """`n` photos, ImageNet's over and over."""
+    files = sorted(map(str, (shared() / "data" / "imagenet-samples").glob("*.jpg")))
+    return Paths(itertools.islice(itertools.cycle(files), n))
+
+
+def rate(n: int, work: Callable[[], None]) -> float:
+    """Photos a second."""
+    started = time.perf_counter()
+    work()
+    return n / (time.perf_counter() - started)
+
+
+def shown(values: list[float], digits: int = 0) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def verdict(ratios: list[float], bar: str) -> str:
+    return f"{shown(ratios, 2)}, the bar is {BARS[bar]}: {'passed' if statistics.median(ratios) >= BARS[bar] else 'MISSED'}"
+
+
+def overlap(models: dict[str, Path], folder: Path, given: argparse.Namespace) -> None:
+    n = 2000 if given.photos is None else given.photos
+    photos = samples(n)
+    for name, place in models.items():
+        model = load_bundle(place)
+        session = open_engine(model)  # opened and checked once, as before any long job
+        print(f"\n{name}: {session.engine}, {session.precision}, {n} photos, photos/s, median (min to max) of {given.runs} runs")
+        infer = bare_inference(model, session.precision)
+        rows = []
+        for _ in range(given.runs):
+            inference, decode = infer(n // 2), rate(n, partial(bare_decode, photos, model.preprocessing))
+            whole = rate(n, partial(answer, model, photos, folder))
+            rows.append((inference, decode, whole, whole * (1 / inference + 1 / decode)))
+        inference, decode, whole, share = (list(column) for column in zip(*rows, strict=True))
+        print(f"  inference, bare {shown(inference)}; decode, bare {shown(decode)}; files to answers {shown(whole)}")
+        print(f"  share of the best: {verdict(share, 'overlap')}", flush=True)
+
+
+def answer(model: Bundle, photos: Paths, folder: Path) -> None:
+    out = folder / "answers.csv"
+    predict_to(model, photos, out)
+    out.unlink()
+
+
+def bare_inference(model: Bundle, precision: str) -> Callable[[int], float]:
+    """OpenVINO's own loop, as its benchmark_app has it: images that are in memory, answers that nobody reads."""
+    openvino = runtime.import_openvino()
+    core = openvino.Core()
+    network = core.read_model(model.network_file)
+    px = model.preprocessing.input_px
+    network.reshape([1, px, px, 3])
+    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+    compiled = core.compile_model(network, "CPU", hints)
+    images = np.random.default_rng(0).integers(0, 256, (16, 1, px, px, 3), np.uint8)
+
+    def run(n: int) -> None:
+        queue = openvino.AsyncInferQueue(compiled)
+        for i in range(n):
+            queue.start_async({0: images[i % len(images)]})
+        queue.wait_all()
+
+    run(32)
+    return lambda n: rate(n, lambda: run(n))
+
+
+def bare_decode(photos: Paths, preprocessing: Preprocessing, load: Callable[..., np.ndarray] = pixels.load) -> None:
+    for _ in read_ahead(lambda path: load(path, preprocessing), photos, threads=runtime.cores(), ahead=64):
+        pass
+
+
+def peers(models: dict[str, Path], folder: Path, given: argparse.Namespace) -> None:
+    n = 500 if given.photos is None else given.photos
+    photos = samples(n)
+    for name, place in models.items():
+        model = load_bundle(place)
+        session = open_engine(model)
+        sides: dict[str, Callable[[], None]] = {"headstart": partial(answer, model, photos, folder)}
+        if given.only != "keras":
+            sides["torch"] = torch_script(name, folder, list(photos))
+        if given.only != "torch":
+            sides["keras"] = keras_loop(name, list(photos))
+        rows = [{side: rate(n, work) for side, work in sides.items()} for _ in range(given.runs + 1)][1:]  # the first warms up
+        print(f"\n{name}: headstart in {session.precision}, {n} photos, photos/s, median (min to max) of {given.runs} runs")
+        for side in sides:
+            ratios = [row["headstart"] / row[side] for row in rows]
+            about = "" if side == "headstart" else f"; headstart is {verdict(ratios, side)} (for ResNet-50)"
+            print(f"  {side}: {shown([row[side] for row in rows], 1)}{about}", flush=True)
+
+
+def loader(photos: list[str]):
+    """A plain torchvision pipeline over the files: resize 256, centre crop 224, in worker processes."""
+    import torch
+    from PIL import Image
+    from torchvision import transforms
+
+    steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
+    transform = transforms.Compose(steps)
+
+    class Files(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(photos)
+
+        def __getitem__(self, i: int) -> torch.Tensor:
+            return transform(Image.open(photos[i]).convert("RGB"))
+
+    return torch.utils.data.DataLoader(Files(), batch_size=32, num_workers=runtime.cores())
+
+
+def torch_script(name: str, folder: Path, photos: list[str]) -> Callable[[], None]:
+    import timm
+    import torch
+    from safetensors.torch import load_file
+
+    network = timm.create_model(name, **ARGUMENTS[name]).eval()
+    network.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    batches = loader(photos)
+
+    def run() -> None:
+        with torch.inference_mode():
+            for images in batches:
+                network(images).softmax(1).topk(5)
+
+    return run
+
+
+def keras_loop(name: str, photos: list[str]) -> Callable[[], None]:
+    import importlib.util
+
+    if importlib.util.find_spec("tensorflow") is None:  # Keras's own default, which is not installed here
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+
+    print(f"Keras {keras.__version__} on {keras.backend.backend()}")
+    network = getattr(keras.applications, KERAS[name])(weights=None)
+    batches = loader(photos)
+
+    def run() -> None:
+        for images in batches:
+            network.predict(images.permute(0, 2, 3, 1).numpy(), verbose=0)
+
+    return run
+
+
+def large(folder: Path, n: int, n_runs: int) -> None:
+    from PIL import Image
+
+    files = sorted((shared() / "data" / "imagenet-samples").glob("*.jpg"))[:n]
+    for i, path in enumerate(files):
+        size = LARGE if i % 2 else LARGE[::-1]
+        Image.open(path).convert("RGB").resize(size, Image.Resampling.BICUBIC).save(folder / f"{i:04d}.jpg", quality=90)
+    photos = Paths(str(folder / f"{i:04d}.jpg") for i in range(len(files)))
+    model = load_bundle(bundle("mobilenetv2_100", folder))
+    session = open_engine(model)
+    print(f"mobilenetv2_100: {session.engine}, {session.precision}, {len(photos)} photos of {LARGE[0]} x {LARGE[1]}, photos/s")
+
+    def whole(load: Callable[..., np.ndarray]) -> list[str | None]:
+        """Files to answers with that decoder in the place of headstart's."""
+        kept, engine.load = engine.load, load
+        try:
+            how = {"provider": session.provider, "precision": session.precision}
+            return [one.label for one in model.stream(photos, top=5, **how)]
+        finally:
+            engine.load = kept
+
+    sides = {"headstart": pixels.load, "full decode": full_decode}
+    answers, rows = {}, []
+    for _ in range(n_runs):
+        row = {}
+        for side, load in sides.items():
+            row[f"{side}, decode"] = rate(len(photos), partial(bare_decode, photos, model.preprocessing, load))
+        for side, load in sides.items():
+            row[side] = rate(len(photos), lambda load=load, side=side: answers.update({side: whole(load)}))
+        rows.append(row)
+    for key in rows[0]:
+        print(f"  {key}: {shown([row[key] for row in rows], 1)}")
+    print(f"  decode: {verdict([row['headstart, decode'] / row['full decode, decode'] for row in rows], 'decode')}")
+    print(f"  files to answers: {verdict([row['headstart'] / row['full decode'] for row in rows], 'large')}")
+    same = sum(a == b for a, b in zip(*answers.values(), strict=True))
+    print(f"  the same answer: {same} of {len(photos)}", flush=True)
+
+
+def full_decode(path: str, preprocessing: Preprocessing) -> np.ndarray:
+    """Every pixel of the photo, then the same resize and crop."""
+    return pixels.prepare(np.asarray(open_upright(path).image), preprocessing)
+
+
+def memory(folder: Path, n: int) -> None:
+    with tarfile.open(shared() / "data" / "cifar10.tar.xz") as tar:
+        tar.extractall(folder, filter="data")
+    from headstart.bundle.own_classes import open_model
+
+    model = open_model("embedded").folder
+    peaks = {}
+    for length in (min(2000, n), n):
+        words = [sys.executable, __file__, "one", str(folder / "cifar10"), "--bundle", str(model), "--photos", str(length)]
+        said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+        peaks[length] = float(said[0])
+        print(f"{length:>9,} photos: peak {peaks[length]:.0f} MiB, {said[1]} photos/s, list of paths included", flush=True)
+    most, least = peaks[n], peaks[min(2000, n)]
+    print(f"difference {most - least:.0f} MiB, the bar is 300: {'passed' if most - least <= 300 else 'MISSED'}")
+
+
+def one_length(place: Path, photos: Path, n: int) -> None:
+    """The whole of `predict --out FILE.csv` on `n` photos, its peak of memory in MiB and its rate."""
+    from headstart.bundle.listing import find
+
+    peak = Peak()
+    peak.start()
+    started = time.perf_counter()
+
+    def repeated() -> Iterator[str]:
+        for _ in range(1 + n // 1000):
+            yield from find([photos])
+
+    with tempfile.TemporaryDirectory() as folder, progress.quiet():
+        predict_to(load_bundle(place), Paths(itertools.islice(repeated(), n)), Path(folder) / "answers.csv", provider="openvino")
+    time.sleep(0.2)
+    print(f"{peak.mib:.0f} {n / (time.perf_counter() - started):.0f}")
+
+
+if __name__ == "__main__":
+    main()
