@@ -26,6 +26,7 @@ ORDER = [
     "runs",
     "assess",
     "facts",
+    "exporting",
     "pipeline",
     "probing",
     "comparing",
@@ -74,6 +75,7 @@ def test_every_room_is_in_the_order() -> None:
         "headstart.bundle.explain",
         "headstart.comparing",
         "headstart.assess",
+        "headstart.exporting.export",
     ],
 )
 def test_predicting_imports_nothing_heavy(module: str) -> None:
