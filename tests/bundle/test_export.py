@@ -12,9 +12,9 @@ from headstart.bundle.export import build_bundle
 from headstart.bundle.format import Bundle, Label, load_bundle
 from headstart.bundle.predict import open_engine, softmax
 from headstart.bundle.record import LabelSets, NoneOfThese
+from headstart.data.golden import check_images
 from headstart.errors import BundleError
 from headstart.features import onnx
-from headstart.data.golden import check_images
 
 
 def build(folder: Path, module: nn.Module, labels: list[Label] = LABELS) -> Bundle:

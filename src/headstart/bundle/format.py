@@ -1,4 +1,6 @@
-"""A trained model as a folder: bundle.json, model.onnx (or OpenVINO's model.xml and model.bin), perhaps tail.safetensors. Safe to load from a stranger; no pickle.
+"""A trained model as a folder: bundle.json, model.onnx (or OpenVINO's model.xml and model.bin), perhaps tail.safetensors.
+
+Safe to load from a stranger; no pickle.
 
 bundle = load_bundle("runs/a")
 bundle.predict("cat.jpg").label

@@ -224,7 +224,9 @@ def _record(values: dict[str, Any]) -> Record:
         thresholds=thresholds,
         licence=_of(values, "licence", "text or null", lambda value: value is None or _is_text(value)),
         provenance=_of(values, "provenance", "an object", _is_object),
-        files=_of(values, "files", f"an object of sha256 by file, among them {NETWORK_FILE}, or {IR_FILE} and {IR_WEIGHTS_FILE}", _is_files),
+        files=_of(
+            values, "files", f"an object of sha256 by file, among them {NETWORK_FILE}, or {IR_FILE} and {IR_WEIGHTS_FILE}", _is_files
+        ),
         golden=_golden(_of(values, "golden", "an object", _is_object), len(labels)),
         none_of_these=None if values.get("none_of_these") is None else NoneOfThese.from_json(values["none_of_these"]),
         conformal=None if values.get("conformal") is None else LabelSets.from_json(values["conformal"]),

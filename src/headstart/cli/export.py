@@ -46,9 +46,7 @@ def export(
     from headstart.exporting.export import export as run
 
     check_files(weights=weights)
-    done = run(
-        model, out=out, format=format, int8=int8, data=data, weights=weights, max_drop=max_drop, precision=precision
-    )
+    done = run(model, out=out, format=format, int8=int8, data=data, weights=weights, max_drop=max_drop, precision=precision)
     found = done.certificate
     for notice in found.notices:
         print(f"note: {notice}", file=sys.stderr)

@@ -79,7 +79,7 @@ class Certificate:
         if self.refused:
             return "Refused. " + " ".join(self.refused)
         first = self.ways[0]
-        words = [f"The export gives the same answer as the original for {first.n - first.n_differ} of {first.n} photos."]
+        words = [f"The export gives the same answer as the original for {first.n - first.n_differ} of {first.n} pictures."]
         if self.int8:
             words.append(self._speed())
         return " ".join(words)
@@ -123,13 +123,17 @@ class Certificate:
         what = f"{self.format}, {'int8' if self.int8 else 'fp32'}"
         accuracy = "" if self.original_accuracy is None else f" The original's accuracy on them is {self.original_accuracy:.3f}."
         calibrated = f" Calibrated on {self.n_calibrate} other photos." if self.n_calibrate else ""
-        rows = [["run by", "same answer", "largest difference of a probability", "accuracy (95 % interval)", "accuracy lost", "bar", "passed"]]
+        rows = [
+            ["run by", "same answer", "largest difference of a probability", "accuracy (95 % interval)", "accuracy lost", "bar", "passed"]
+        ]
         for way in self.ways:
             accurate = "–" if way.accuracy is None or way.accuracy_ci95 is None else _share(way.accuracy, way.accuracy_ci95)
             drop = "–" if way.drop is None or way.drop_ci95 is None else _points(way.drop, way.drop_ci95)
             same = f"{way.n - way.n_differ} of {way.n}"
             run_by = f"{way.engine}, {way.precision}"
-            rows.append([run_by, same, f"{way.largest_difference:.2g}", accurate, drop, way.bar, "yes" if way.passed else f"no: {way.found}"])
+            rows.append(
+                [run_by, same, f"{way.largest_difference:.2g}", accurate, drop, way.bar, "yes" if way.passed else f"no: {way.found}"]
+            )
         parts = [f"# Certificate of an export: {_cell(self.model)}", self.verdict()]
         parts.append(f"Form: {what}. Made {self.made}. Compared on {_cell(self.photos)}, read from their files.{calibrated}{accuracy}")
         parts += ["## Answers", _table(rows), "## Speed", _table([["network", "run by", "median"], *self._speeds()])]

@@ -39,8 +39,8 @@ class Asked(Protocol):
 class Way:
     """One way to run the exported network, and how its answers compare with the original's.
 
-    engine: with version. n: photos compared. n_differ: of them with another answer; largest_margin: the largest difference of the original's
-    two highest probabilities among these. largest_difference: of any probability of any photo. accuracy, drop (points of accuracy
+    engine: with version. n: photos compared. n_differ: of them with another answer; largest_margin: among these, the largest difference of
+    the original's two highest probabilities. largest_difference: of any probability of any photo. accuracy, drop (points of accuracy
     lost, 0 to 1) and their intervals: null without labels.
     """
 
@@ -155,9 +155,7 @@ def _accuracies(
     return (n_right / n, wilson(n_right, n)), ((only_before - only_after) / n, (low, high))
 
 
-def _judged(
-    bar: Bar, precision: str, largest: float, largest_margin: float, drop: tuple[float, Interval] | None
-) -> tuple[bool, str, str]:
+def _judged(bar: Bar, precision: str, largest: float, largest_margin: float, drop: tuple[float, Interval] | None) -> tuple[bool, str, str]:
     """Whether it passed; what was asked; what was found."""
     if bar.int8 and drop is not None:
         low, high = (100 * end for end in drop[1])

@@ -30,20 +30,18 @@ def write_onnx(source: Path, folder: Path, record: Record, calibrate: Sequence[n
     """
     import onnx
 
-    model = _current_opset(onnx.load(source))
-    file = folder / NETWORK_FILE
+    model = onnx.load(source)
     if calibrate is not None:
-        onnx.save(model, folder / "fp32.onnx")
-        _quantise_onnx(folder / "fp32.onnx", file, calibrate)
-        (folder / "fp32.onnx").unlink()
-        model = onnx.load(file)
+        has_attention = any(node.op_type == "Softmax" for node in model.graph.node)
+        model = _quantised(model, [{"image": picture[None]} for picture in calibrate], has_attention=has_attention)
+    model = _current_opset(model)
     model.doc_string = "input: uint8 [n, px, px, 3], RGB, prepared as metadata_props['headstart'] says; output: logits [n, classes]"
     model.producer_name = "headstart"
     del model.metadata_props[:]
     for key, value in {ABOUT_KEY: about(record), "licence": record.licence or ""}.items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model)
-    onnx.save(model, file)
+    onnx.save(model, folder / NETWORK_FILE)
 
 
 def write_openvino(source: Path, folder: Path, record: Record, calibrate: Sequence[np.ndarray] | None) -> None:
@@ -51,7 +49,8 @@ def write_openvino(source: Path, folder: Path, record: Record, calibrate: Sequen
     openvino = runtime.import_openvino()
     model = openvino.Core().read_model(source)
     if calibrate is not None:
-        model = _quantise_openvino(model, calibrate)
+        has_attention = any(operation.get_type_name() == "Softmax" for operation in model.get_ops())
+        model = _quantised(model, [picture[None] for picture in calibrate], has_attention=has_attention)
     model.set_rt_info(about(record), [ABOUT_KEY, "about"])
     openvino.save_model(model, folder / IR_FILE, compress_to_fp16=False)  # halves the file and would cost up to 0.001 of probability
 
@@ -84,46 +83,12 @@ def _current_opset(model: Any) -> Any:
         return model
 
 
-def _quantise_onnx(source: Path, target: Path, calibrate: Sequence[np.ndarray]) -> None:
-    """Post-training quantisation with ONNX Runtime's own quantiser, the faster one there. Source: docs/LOG.md, "Which quantiser"."""
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Pictures(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._left = iter(calibrate)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            picture = next(self._left, None)
-            return None if picture is None else {"image": picture[None]}
-
-    prepared = source.with_name("prepared.onnx")
-    with _silent():
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        quantization.quantize_static(
-            str(prepared),
-            str(target),
-            Pictures(),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "GlobalAveragePool", "Concat", "Mul"],
-        )
-    prepared.unlink()
-
-
-def _quantise_openvino(model: Any, calibrate: Sequence[np.ndarray]) -> Any:
-    """Post-training quantisation with NNCF, OpenVINO's own. Source: docs/LOG.md, "Which quantiser"."""
+def _quantised(model: Any, pictures: Sequence[Any], *, has_attention: bool) -> Any:
+    """Post-training quantisation, of either form. Source: docs/LOG.md, "Which quantiser"."""
     with _silent():
         nncf = runtime.import_without_telemetry("nncf")
-        has_attention = any(operation.get_type_name() == "Softmax" for operation in model.get_ops())
-        return nncf.quantize(
-            model,
-            nncf.Dataset([picture[None] for picture in calibrate]),
-            subset_size=len(calibrate),
-            model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
-        )
+        kind = nncf.ModelType.TRANSFORMER if has_attention else None
+        return nncf.quantize(model, nncf.Dataset(list(pictures)), subset_size=len(pictures), model_type=kind)
 
 
 @contextlib.contextmanager

@@ -88,7 +88,9 @@ def _of_data(bundle: Bundle, data: str, int8: bool, seed: int) -> Chosen:
     contents = {photo.sha256 for photo in rest.photos}
     test = test.subset([i for i, photo in enumerate(test.photos) if photo.sha256 not in contents])  # copies
     if not len(rest) or not len(test):
-        raise DataError(f"int8 needs photos to calibrate on and others to test on; of {name} {len(rest)} and {len(test)} are left", hint=_WORDS)
+        raise DataError(
+            f"int8 needs photos to calibrate on and others to test on; of {name} {len(rest)} and {len(test)} are left", hint=_WORDS
+        )
     return Chosen(_drawn(rest, N_CALIBRATE, seed), test, about)
 
 

@@ -142,5 +142,3 @@ def _classifier(state: dict[str, torch.Tensor], d_features: int, n_classes: int)
 def _place(name: str) -> int:
     parts = name.split(".")
     return int(parts[1]) if parts[0] == "classifier" and parts[1].isdigit() else -1
-
-
