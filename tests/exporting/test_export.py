@@ -45,7 +45,7 @@ def test_an_onnx_export_is_a_model_that_answers_as_its_run_does(run: Run, export
 def test_the_certificate_tells_of_the_test_photos_read_from_their_files(run: Run, exported: exporting.Export) -> None:
     found = json.loads((exported.folder / "certificate.json").read_text(encoding="utf-8"))
     ways = found["ways"]
-    assert [(way["provider"], way["precision"]) for way in ways][0] == ("onnxruntime", "fp32")
+    assert (ways[0]["provider"], ways[0]["precision"]) == ("onnxruntime", "fp32")
     assert {way["provider"] for way in ways} == ({"onnxruntime", "openvino"} if HAS_OPENVINO else {"onnxruntime"})
     n = run.metrics["test"]["n"]
     assert {way["n"] for way in ways} == {n}

@@ -70,7 +70,7 @@ def export(
     folder = Path(out)
     check(folder, format, int8=int8, max_drop=max_drop, precision=precision)
     run = photos.run_of(model)
-    bundle = open_model(model if run is None else run, None if run is not None else weights)
+    bundle = open_model(os.fspath(model) if run is None else run, None if run is not None else weights)
     _check_source(bundle)
     chosen = photos.choose(bundle, run, data, int8=int8)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -72,7 +72,7 @@ class ProgramSession:
         """uint8 [n, px, px, 3] -> logits float32 [n, k]."""
         with torch.inference_mode():
             parts = [self._module(torch.from_numpy(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
-        return torch.cat(parts).float().numpy() if parts else np.zeros((0, *self.output_shape), np.float32)  # type: ignore[no-any-return]
+        return torch.cat(parts).float().numpy() if parts else np.zeros((0, *self.output_shape), np.float32)
 
     def map(self, batches: Iterable[np.ndarray], /) -> Iterator[np.ndarray]:
         """`run` for each batch."""

@@ -30,7 +30,7 @@ def main() -> None:
 def prepare(name: str, input_px: int, crop: float, interpolation: str) -> np.ndarray:
     """The photo as the network takes it, uint8 [px, px, 3]: upright, RGB, its shorter side resized, the centre cut out."""
     resize_px = math.floor(input_px / crop)
-    image = Image.open(name)
+    image: Image.Image = Image.open(name)
     drafted = image.draft(None, (DRAFT_HEADROOM * resize_px,) * 2)
     width, height = image.size if drafted is None else drafted[1][2:]
     # Of a JPEG decoded small, the photo may end inside the last row and column: that part stays out, whichever way it is turned.
