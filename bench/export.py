@@ -2,9 +2,9 @@
 
     python bench/export.py [--only NAME ...]
 
-Rates: ResNet-50 at 224 px (published Keras weights to layer3, random layer4; calibrated on flowers; accuracy means nothing there),
-mobilenetv2_100 and vit_tiny. Accuracy: mobilenetv2_100 and vit_tiny on imagenet-samples (a third calibrates, the others test, top-1) and as heads
-trained on the flowers. Photos and weights: shared/. Networks take turns in every round; medians of ratios.
+Rates: ResNet-50 at 224 px (published Keras weights to layer3, random layer4; calibrated on flowers; its accuracy means nothing),
+mobilenetv2_100 and vit_tiny. Accuracy: mobilenetv2_100 and vit_tiny on imagenet-samples (a third calibrates, the others test, top-1),
+and as heads trained on the flowers. Photos and weights: shared/. Networks take turns in every round; medians of ratios.
 """
 
 import argparse
