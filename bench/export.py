@@ -68,9 +68,7 @@ def show(title: str, model: str | Path, out: Path, **options: object) -> None:
         except ExportError as error:
             print(f"{title}, {form}: REFUSED: {error.message}", flush=True)
             continue
-        print(
-            f"\n{title}, {form}, {found.n_calibrate} photos calibrate, {found.ways[0].n} test; original's accuracy {found.original_accuracy}"
-        )
+        print(f"\n{title}, {form}, {found.n_calibrate} photos calibrate, {found.ways[0].n} test; original {found.original_accuracy}")
         print("\n".join(found.lines()))
         gains = ", ".join(f"{provider} {gain:.2f}" for provider, gain in found.gains().items())
         print(f"times as fast as the original: {found.gain():.2f}; within a provider: {gains}", flush=True)

@@ -21,6 +21,7 @@ from headstart.exporting import export as exporting
 from headstart.exporting import forms
 from headstart.features import runtime
 from headstart.runs import Run
+from samples import make_photos
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="openvino is not installed")
@@ -228,3 +229,42 @@ def test_the_command_prints_the_figures_and_where_they_are(run: Run, tmp_path: P
     again = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", env={**os.environ, "PYTHONIOENCODING": "utf-8"})
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr == f"error: {tmp_path / 'a'} is not empty\nhint: choose another --out, or remove that folder first\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"phases.0.cut": "layer3", "phases.0.px": 24, "phases.0.epochs": 2, "test_views": 2},
+        {"head.kind": "dense"},
+    ],
+    ids=["tuned, mirrored", "dense head"],
+)
+def test_a_torch_program_is_put_together_again_from_any_run(tiny_weights: Path, tmp_path: Path, setting: dict) -> None:
+    photos = make_photos(tmp_path / "photos", n=24)
+    run = headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run", set=setting)
+    (way,) = headstart.export(run.folder, format="torch", out=tmp_path / "torch").certificate.ways
+    assert way.n_differ == 0
+    assert way.largest_difference < 1e-4
+
+
+@pytest.mark.slow
+@needs_nncf
+@pytest.mark.parametrize(
+    ("backbone", "file", "form"),
+    [
+        ("mobilenetv2_100", "mobilenetv2_100.imagenet1001.safetensors", "openvino"),
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224.imagenet1000.safetensors", "onnx"),
+    ],
+)
+def test_real_networks_stay_within_the_bar_in_int8(shared: Path, tmp_path: Path, backbone: str, file: str, form: str) -> None:
+    photos = sorted((shared / "data" / "imagenet-samples").glob("*.jpg"))
+    rows = "".join(f"{photo},{photo.name.split('_')[0]}\n" for photo in photos)
+    (tmp_path / "samples.csv").write_text(f"path,label\n{rows}", encoding="utf-8")
+    options = {"data": tmp_path / "samples.csv", "weights": shared / "weights" / file}
+    found = headstart.export(backbone, format=form, int8=True, out=tmp_path / "int8", **options).certificate
+    assert (found.n_calibrate, found.ways[0].n) == (111, 223)
+    assert found.ways[0].drop < 0.03
+    assert found.export_bytes < 0.5 * found.original_bytes
+    if backbone == "mobilenetv2_100" and found.gain() < 1.1:
+        assert "int8 is no gain in speed on this machine" in found.verdict()
