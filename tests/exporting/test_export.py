@@ -54,6 +54,7 @@ def test_the_certificate_tells_of_the_test_photos_read_from_their_files(run: Run
     assert ways[0]["largest_difference"] <= 1e-3
     assert ways[0]["agreement"] == 1.0
     assert found["original_bytes"] > 0
+    assert found["opset"] == forms.OPSET
     assert min(rate for one in found["rates"] for rate in one["images_per_s"]) > 0
     page = (exported.folder / "CERTIFICATE.md").read_text(encoding="utf-8")
     assert f"The export gives the same answer as the original for {n} of {n} pictures." in page

@@ -41,7 +41,9 @@ MANY = 64
 # from a rounded one. Not of probabilities: golden pictures look like no photo, their logits are large, and a rounding error of
 # 0.4 % moved a probability by 0.11. What bf16's 8 bits do to real photos is measured in docs/formats.md.
 _TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}
-_TOLERANCE_INT8 = 0.1  # whose steps each runtime rounds in its own way; an int8 layer left out or read as unsigned gives 0.5 and more
+_TOLERANCE_INT8 = (
+    0.1  # whose steps each runtime rounds in its own way: 0.05 seen; wrong answers gave 0.45 and more. Source: docs/LOG.md, "Exports"
+)
 
 Item = TypeVar("Item")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,14 @@ class Rates:
 
     @property
     def median(self) -> float:
-        return sorted(self.images_per_s)[len(self.images_per_s) // 2]
+        return statistics.median(self.images_per_s)
 
 
 @dataclass(frozen=True)
 class Certificate:
     """That an export answers as its original does, in figures.
 
-    ways: each way to run it here. original_accuracy: null without labelled photos. bytes: of the network's files. refused: sentences;
+    opset: of ONNX. ways: each way to run it here. original_accuracy: null without labelled photos. bytes: of the network's files. refused: sentences;
     none where the export may be kept.
     """
 
@@ -52,6 +53,7 @@ class Certificate:
     export_bytes: int
     files: dict[str, str]
     versions: dict[str, str | None]
+    opset: int | None
     notices: tuple[str, ...]
     refused: tuple[str, ...]
     processor: str = dataclasses.field(default_factory=lambda: processor())
@@ -120,7 +122,7 @@ class Certificate:
 
     def page(self) -> str:
         """CERTIFICATE.md."""
-        what = f"{self.format}, {'int8' if self.int8 else 'fp32'}"
+        what = f"{self.format}{'' if self.opset is None else f' opset {self.opset}'}, {'int8' if self.int8 else 'fp32'}"
         accuracy = "" if self.original_accuracy is None else f" The original's accuracy on them is {self.original_accuracy:.3f}."
         calibrated = f" Calibrated on {self.n_calibrate} other photos." if self.n_calibrate else ""
         rows = [

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from headstart.bundle.format import Bundle
 from headstart.bundle.predict import open_engine
+from headstart.bundle.record import NETWORK_FILE
 from headstart.data.golden import check_images, golden_images
 from headstart.errors import ExportError
 from headstart.exporting import compared, photos, speed
 from headstart.exporting.certificate import Certificate, Rates, write
 from headstart.exporting.compared import Bar, Way
+from headstart.exporting.forms import opset_of
 from headstart.features import runtime
 
 _VERSIONS = ("headstart", "onnx", "onnxruntime", "openvino", "nncf", "torch", "numpy", "pillow")
@@ -57,6 +59,7 @@ def certify(work: Work, sessions: Sequence[runtime.Session], notices: Sequence[s
         export_bytes=sum((work.draft / name).stat().st_size for name in files),
         files=files,
         versions={name: _version(name) for name in _VERSIONS},
+        opset=opset_of(work.draft / NETWORK_FILE) if work.format == "onnx" else None,
         notices=told,
         refused=refused,
     )

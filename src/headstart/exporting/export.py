@@ -5,6 +5,7 @@ done.certificate.verdict()
 """
 
 import dataclasses
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -110,6 +111,10 @@ def check(folder: Path, format: str, *, int8: bool, max_drop: float = MAX_DROP, 
         )
     if format == "openvino":
         runtime.resolve("openvino", "fp32")
+    needed = {"torch": ["torch"], "onnx": ["onnx"], "openvino": []}[format] + (["nncf"] if int8 else [])
+    if absent := [name for name in needed if importlib.util.find_spec(name) is None]:
+        extra = "train" if format == "torch" else "export"
+        raise ConfigError(f"this export needs {absent[0]}, which is not installed", hint=f"pip install 'headstart[{extra}]'")
     if folder.suffix in (".onnx", ".xml", ".pt2"):
         raise ConfigError(f"expected a folder for the export, found {safe_text(str(folder))}", hint=f"--out {folder.with_suffix('')}")
     if names_in_out(folder, "the export"):

@@ -84,7 +84,7 @@ def _current_opset(model: Any) -> Any:
 
 
 def _quantised(model: Any, pictures: Sequence[Any], *, has_attention: bool) -> Any:
-    """Post-training quantisation, of either form. Source: docs/LOG.md, "Which quantiser"."""
+    """Post-training quantisation, of either form. Source: docs/LOG.md, "Exports"."""
     with _silent():
         nncf = runtime.import_without_telemetry("nncf")
         kind = nncf.ModelType.TRANSFORMER if has_attention else None

@@ -15,7 +15,7 @@ from headstart.errors import ConfigError, DataError, safe_text
 from headstart.runs import Run
 
 N_CALIBRATE = 300
-"""photos that fix the ranges of an int8 network, at most. Source: docs/LOG.md, "Which quantiser"."""
+"""photos that fix the ranges of an int8 network, at most: as many as NNCF takes by default"""
 
 _SHARE_TO_CALIBRATE = 3  # of data without splits, one in so many; the others test
 _WORDS = "give labelled photos of the model's classes with --data"
