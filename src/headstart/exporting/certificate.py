@@ -36,8 +36,8 @@ class Rates:
 class Certificate:
     """That an export answers as its original does, in figures.
 
-    opset: of ONNX. ways: each way to run it here. original_accuracy: null without labelled photos. bytes: of the network's files. refused: sentences;
-    none where the export may be kept.
+    opset: of ONNX. ways: each way to run it here. original_accuracy: null without labelled photos. bytes: of the network's files.
+    refused: sentences; none where the export may be kept.
     """
 
     model: str
