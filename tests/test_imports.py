@@ -27,6 +27,7 @@ ORDER = [
     "runs",
     "assess",
     "facts",
+    "exporting",
     "pipeline",
     "probing",
     "comparing",
@@ -76,6 +77,7 @@ def test_every_room_is_in_the_order() -> None:
         "headstart.serve.run",
         "headstart.comparing",
         "headstart.assess",
+        "headstart.exporting.export",
     ],
 )
 def test_predicting_imports_nothing_heavy(module: str) -> None:

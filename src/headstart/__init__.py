@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.errors import BundleError, ConfigError, DataError, HeadstartError, StoreError, WeightsError
+from headstart.errors import BundleError, ConfigError, DataError, ExportError, HeadstartError, StoreError, WeightsError
 
 if TYPE_CHECKING:
     from headstart.bundle.format import Bundle
     from headstart.bundle.predict import Prediction
     from headstart.comparing import RunComparison
+    from headstart.exporting.export import Export
     from headstart.probing import Comparison
     from headstart.runs import Run
 
@@ -25,6 +26,8 @@ __all__ = [
     "Comparison",
     "ConfigError",
     "DataError",
+    "Export",
+    "ExportError",
     "HeadstartError",
     "Prediction",
     "Run",
@@ -32,6 +35,7 @@ __all__ = [
     "StoreError",
     "WeightsError",
     "compare",
+    "export",
     "fit",
     "load",
     "probe",
@@ -144,6 +148,48 @@ def compare(*runs: str | Path, seed: int = 0) -> "RunComparison":
     return comparing.compare(runs, seed=seed)
 
 
+def export(
+    model: str | Path,
+    *,
+    out: str | Path,
+    format: str = "onnx",
+    int8: bool = False,
+    data: str | Path | None = None,
+    weights: str | Path | None = None,
+    max_drop: float = 0.5,
+    precision: str = "auto",
+) -> "Export":
+    """Write a trained model in another form, test it there on photos, and keep it only if it answers as the original does.
+
+    Args:
+        model: a run folder, a bundle, or a backbone's name.
+        out: a new or empty folder. What lands there is read as a model by `load`, unless it is for torch.
+        format: "onnx", "openvino" or "torch".
+        int8: quantise to 8 bits, calibrated on training photos; not for torch.
+        data: labelled photos to calibrate and test on; by default the run's own.
+        weights: with a backbone's name, its file of weights.
+        max_drop: int8 is refused where the 95 % interval of lost accuracy lies above so many points.
+        precision: "auto": readers may compute in bf16 where that passes here; "fp32": never; "bf16": refused unless it passes.
+
+    Returns: its folder and the certificate, which is also in the folder.
+    Raises:
+        ExportError: it does not answer as the original does; the text has the numbers, and nothing is kept.
+        HeadstartError: what was expected, what was found and what to do.
+    """
+    from headstart.exporting.export import export as run
+
+    return run(
+        model,
+        out=out,
+        format=format,
+        int8=int8,
+        data=None if data is None else str(data),
+        weights=None if weights is None else Path(weights),
+        max_drop=max_drop,
+        precision=precision,
+    )
+
+
 def load(model: str | Path, *, weights: str | Path | None = None) -> "Bundle":
     """A trained model: a run folder, a bundle, or a backbone's name, which predicts its own classes.
 
@@ -172,6 +218,10 @@ def __getattr__(name: str) -> Any:
         from headstart.bundle.format import Bundle
 
         return Bundle
+    if name == "Export":
+        from headstart.exporting.export import Export
+
+        return Export
     if name == "Comparison":
         from headstart.probing import Comparison
 

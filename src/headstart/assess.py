@@ -40,7 +40,7 @@ def assess(bundle: Bundle, data: str, *, run: Path | None = None) -> Assessment:
     """
     table = scan(data, least_classes=1)
     whole = not any(photo.split == "test" for photo in table.photos)
-    table = _in_the_models_words(table if whole else table.of("test"), bundle)
+    table = in_the_models_words(table if whole else table.of("test"), bundle)
     metrics = measure(answers(bundle, table), table.labels, table.classes)
     about = f"{len(table)} photos of {safe_text(table.name)}" if whole else f"the {len(table)} test photos of {safe_text(table.name)}"
     notices = [f"{len(table.omitted)} files left out"] if table.omitted else []
@@ -58,12 +58,18 @@ def assess_again(folder: Path) -> Assessment:
     Raises: DataError: the photos are no longer where they were, or others.
     """
     run = Run(folder)
-    data = run.record["data"]
-    photos = [photo for photo in photos_of(folder) if photo.split == "test"]
-    table = Table(Path(data["root"]), tuple(photos), tuple(data["classes"]), name=data["name"])
-    _check_unchanged(table)
+    table = photos_as_split(run, "test")
     metrics = measure(answers(run.bundle, table), table.labels, table.classes, seed=run.record["seed"])
     return Assessment(metrics, f"{len(table)} photos never used for training")
+
+
+def photos_as_split(run: Run, split: str) -> Table:
+    """A run's own photos of one split, still where they were. Raises: DataError: they are gone, or others."""
+    data = run.record["data"]
+    photos = [photo for photo in photos_of(run.folder) if photo.split == split]
+    table = Table(Path(data["root"]), tuple(photos), tuple(data["classes"]), name=data["name"])
+    _check_unchanged(table, split)
+    return table
 
 
 def answers(bundle: Bundle, table: Table) -> np.ndarray:
@@ -89,8 +95,8 @@ def predictions(bundle: Bundle, table: Table) -> list[predict.Prediction]:
     return found
 
 
-def _in_the_models_words(table: Table, bundle: Bundle) -> Table:
-    """The same photos under the model's labels and in their order."""
+def in_the_models_words(table: Table, bundle: Bundle) -> Table:
+    """The same photos under the model's labels and in their order. Raises: DataError: a class that the model does not know."""
     names = tuple(label.name for label in bundle.labels)
     called = {label.id: label.name for label in bundle.labels if label.id is not None} | {name: name for name in names}
     if unknown := sorted({photo.label for photo in table.photos} - set(called)):
@@ -112,7 +118,7 @@ def photos_of(folder: Path) -> list[Photo]:
         raise DataError(f"{folder / 'split.csv'} cannot be read: {error}", hint="the run folder is incomplete; train again") from error
 
 
-def _check_unchanged(table: Table) -> None:
+def _check_unchanged(table: Table, split: str) -> None:
     """Raises: DataError: files of the table are gone, or hold other bytes than when they were split."""
     wrong = []
     for i, photo in enumerate(table.photos):
@@ -126,6 +132,6 @@ def _check_unchanged(table: Table) -> None:
             wrong.append(f"{safe_text(photo.path)} (changed)")
     if wrong:
         raise DataError(
-            f"{len(wrong)} of the run's {len(table)} test photos are not as they were in {safe_text(str(table.root))}: {some(wrong)}",
+            f"{len(wrong)} of the run's {len(table)} {split} photos are not as they were in {safe_text(str(table.root))}: {some(wrong)}",
             hint="put them back, or name labelled photos: headstart evaluate RUN DATA",
         )

@@ -5,7 +5,8 @@
     ├── DataError            photos, labels, tables, archives, splits
     ├── WeightsError         a backbone's weights: absent, corrupt, of another network, incomplete
     ├── StoreError           the feature store: disk full, damaged, locked
-    └── BundleError          a trained model's folder: damaged, changed, of a newer version
+    ├── BundleError          a trained model's folder: damaged, changed, of a newer version
+    └── ExportError          an exported model that does not answer as the original does
 
 The command line prints such an error as one line and exits with 1; anything else that reaches a user is a bug of headstart.
 """
@@ -46,6 +47,10 @@ class StoreError(HeadstartError):
 
 class BundleError(HeadstartError):
     """A trained model that cannot be loaded as it was saved."""
+
+
+class ExportError(HeadstartError):
+    """A model in another form that does not answer as the original does, and so was not kept."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

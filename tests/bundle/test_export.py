@@ -12,9 +12,9 @@ from headstart.bundle.export import build_bundle
 from headstart.bundle.format import Bundle, Label, load_bundle
 from headstart.bundle.predict import open_engine, softmax
 from headstart.bundle.record import LabelSets, NoneOfThese
+from headstart.data.golden import check_images
 from headstart.errors import BundleError
 from headstart.features import onnx
-from headstart.features.onnx import check_images
 
 
 def build(folder: Path, module: nn.Module, labels: list[Label] = LABELS) -> Bundle:
@@ -89,4 +89,4 @@ def test_labels_and_outputs_must_be_as_many(tmp_path: Path, tiny_net: TinyNet) -
 def test_no_path_of_this_machine_is_in_the_bundle(folder: Path) -> None:
     for file in folder.iterdir():
         assert str(Path(__file__).parents[2]).encode() not in file.read_bytes()
-    assert json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["format"] == 2
+    assert json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["format"] == 3

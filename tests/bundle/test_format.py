@@ -93,22 +93,33 @@ def test_a_file_cut_short_is_refused(folder: Path) -> None:
 
 
 def test_a_newer_format_asks_for_an_upgrade(folder: Path) -> None:
-    change(folder, lambda values: values.update(format=3, something_new=1))
-    with pytest.raises(BundleError, match="the model is of format 3, this headstart reads up to 2") as caught:
+    change(folder, lambda values: values.update(format=4, something_new=1))
+    with pytest.raises(BundleError, match="the model is of format 4, this headstart reads up to 3") as caught:
         load_bundle(folder)
     assert caught.value.hint == "pip install --upgrade headstart"
 
 
 def as_format_1(values: dict[str, Any]) -> None:
     values["format"] = 1
-    del values["none_of_these"], values["conformal"]
+    del values["none_of_these"], values["conformal"], values["network"]
+
+
+def as_format_2(values: dict[str, Any]) -> None:
+    values["format"] = 2
+    del values["network"]
+
+
+def test_a_bundle_of_format_2_is_fp32_and_may_be_computed_in_either_precision(folder: Path) -> None:
+    change(folder, as_format_2)
+    record = load_bundle(folder).record
+    assert (record.precision, record.computed_in, record.network_file) == ("fp32", ("fp32", "bf16"), "model.onnx")
 
 
 def test_a_bundle_of_format_1_still_reads_and_says_neither(folder: Path) -> None:
     change(folder, as_format_1)
     bundle = load_bundle(folder)
     assert (bundle.none_of_these, bundle.conformal, bundle.temperature) == (None, None, 1.5)
-    assert bundle.record.to_json()["format"] == 2
+    assert bundle.record.to_json()["format"] == 3
     change(folder, as_format_1_with("conformal"))
     with pytest.raises(BundleError, match=r"missing fields \[\], unknown fields \['conformal'\]"):
         load_bundle(folder)

@@ -1,4 +1,6 @@
-"""A trained model as a folder: bundle.json, model.onnx, perhaps tail.safetensors. Safe to load from a stranger; no pickle.
+"""A trained model as a folder: bundle.json, model.onnx (or OpenVINO's model.xml and model.bin), perhaps tail.safetensors.
+
+Safe to load from a stranger; no pickle.
 
 bundle = load_bundle("runs/a")
 bundle.predict("cat.jpg").label
@@ -85,8 +87,8 @@ class Bundle:
 
     @property
     def network_file(self) -> Path:
-        """model.onnx: uint8 `image` [n, px, px, 3] -> float32 `logits` [n, k]."""
-        return self.folder / NETWORK_FILE
+        """model.onnx, or OpenVINO's model.xml: uint8 `image` [n, px, px, 3] -> float32 `logits` [n, k]."""
+        return self.folder / self.record.network_file
 
     @property
     def tail_file(self) -> Path | None:
@@ -171,7 +173,8 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         record = read_record(_read_record_file(folder / RECORD_FILE))
         for name, expected in record.files.items():
             _verify(folder / name, expected)
-        _refuse_external_data(folder / NETWORK_FILE)
+        if NETWORK_FILE in record.files:  # OpenVINO's form has no way to name another file
+            _refuse_external_data(folder / NETWORK_FILE)
         check_golden(record.golden.decoder_digest)
     except DataError as error:  # the golden pictures
         raise BundleError(f"{_shown(folder)}: {error.message}", hint=error.hint) from error

@@ -65,7 +65,7 @@ def predict_to(
     if not len(photos):
         raise DataError("no photos to predict")
     _check_place(out, shard)
-    session = open_engine(bundle, *settle(len(photos), provider, precision))
+    session = open_engine(bundle, *settle(bundle, len(photos), provider, precision))
     record = {
         "format": 1,
         "model": bundle.digest,

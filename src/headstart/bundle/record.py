@@ -12,14 +12,20 @@ import numpy as np
 from headstart.data.pixels import Preprocessing
 from headstart.errors import BundleError, ConfigError
 
-FORMAT = 2
+FORMAT = 3
 NETWORK_FILE = "model.onnx"
+IR_FILE, IR_WEIGHTS_FILE = "model.xml", "model.bin"  # the network in OpenVINO's form, in place of model.onnx
 TAIL_FILE = "tail.safetensors"
+
+FP32, INT8 = "fp32", "int8"
+COMPUTED_IN = ("fp32", "bf16")
+"""what a reader may compute a network in; for an int8 network: what is not int8 in it"""
 
 _KEYS_1 = frozenset(
     ("format", "labels", "preprocessing", "decoder", "temperature", "thresholds", "licence", "provenance", "files", "golden", "digest")
 )
-_KEYS = {1: _KEYS_1, 2: _KEYS_1 | {"none_of_these", "conformal"}}
+_KEYS_2 = _KEYS_1 | {"none_of_these", "conformal"}
+_KEYS = {1: _KEYS_1, 2: _KEYS_2, 3: _KEYS_2 | {"network"}}
 _SCORE = "energy"
 _LARGEST_PX = 4096
 
@@ -89,7 +95,7 @@ class Golden:
     decoder_digest: str
     """`data.golden.golden_digest()`"""
     logits: np.ndarray
-    """float32 [4, k]: for `data.golden.golden_images(px)`, computed by PyTorch in fp32"""
+    """float32 [4, k]: for `data.golden.golden_images(px)`, computed by PyTorch in fp32; of an int8 network, by that network"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +122,15 @@ class Record:
     """None: the model does not say whether a photo is of a class it knows"""
     conformal: LabelSets | None = None
     """None: the model has no sets of labels"""
+    precision: str = FP32
+    """`fp32` or `int8`: what the network's large layers hold and compute in"""
+    computed_in: tuple[str, ...] = COMPUTED_IN
+    """of `COMPUTED_IN`, what its maker found good enough; `fp32` always"""
+
+    @property
+    def network_file(self) -> str:
+        """Name of the file to open: `model.onnx`, or OpenVINO's `model.xml`."""
+        return NETWORK_FILE if NETWORK_FILE in self.files else IR_FILE
 
     def to_json(self) -> dict[str, Any]:
         """The values of bundle.json, signed with their digest."""
@@ -128,6 +143,7 @@ class Record:
             "thresholds": dict(self.thresholds),
             "none_of_these": None if self.none_of_these is None else self.none_of_these.to_json(),
             "conformal": None if self.conformal is None else self.conformal.to_json(),
+            "network": {"precision": self.precision, "computed_in": list(self.computed_in)},
             "licence": self.licence,
             "provenance": dict(self.provenance),
             "files": dict(self.files),
@@ -199,6 +215,7 @@ def _record(values: dict[str, Any]) -> Record:
     unknown = sorted(thresholds.keys() - {label.name for label in labels})
     if unknown:
         raise BundleError(f"bundle.json: 'thresholds' names unknown labels: {_shown(unknown)}")
+    network = _network(values.get("network", {"precision": FP32, "computed_in": list(COMPUTED_IN)}))
     return Record(
         labels=labels,
         preprocessing=_preprocessing(_of(values, "preprocessing", "an object", _is_object)),
@@ -207,10 +224,14 @@ def _record(values: dict[str, Any]) -> Record:
         thresholds=thresholds,
         licence=_of(values, "licence", "text or null", lambda value: value is None or _is_text(value)),
         provenance=_of(values, "provenance", "an object", _is_object),
-        files=_of(values, "files", f"an object of sha256 by file, among them {NETWORK_FILE}", _is_files),
+        files=_of(
+            values, "files", f"an object of sha256 by file, among them {NETWORK_FILE}, or {IR_FILE} and {IR_WEIGHTS_FILE}", _is_files
+        ),
         golden=_golden(_of(values, "golden", "an object", _is_object), len(labels)),
         none_of_these=None if values.get("none_of_these") is None else NoneOfThese.from_json(values["none_of_these"]),
         conformal=None if values.get("conformal") is None else LabelSets.from_json(values["conformal"]),
+        precision=network["precision"],
+        computed_in=tuple(network["computed_in"]),
     )
 
 
@@ -244,6 +265,17 @@ def _preprocessing(values: dict[str, Any]) -> Preprocessing:
         return Preprocessing.from_json(values)
     except ConfigError as error:
         raise BundleError(f"bundle.json: 'preprocessing' cannot be used: {error.message}") from error
+
+
+def _network(values: Any) -> dict[str, Any]:
+    fitting = f"a list of {', '.join(COMPUTED_IN)}, the first always"
+    kinds: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "precision": (f"'{FP32}' or '{INT8}'", lambda value: value in (FP32, INT8)),
+        "computed_in": (fitting, lambda value: value in (list(COMPUTED_IN), [FP32])),
+    }
+    _check_object("network", values, kinds)
+    found: dict[str, Any] = values
+    return found
 
 
 def _golden(values: dict[str, Any], n_classes: int) -> Golden:
@@ -297,7 +329,7 @@ def _is_sha256(value: Any) -> bool:
 
 
 def _is_files(value: Any) -> bool:
-    known = isinstance(value, dict) and NETWORK_FILE in value and value.keys() <= {NETWORK_FILE, TAIL_FILE}
+    known = isinstance(value, dict) and value.keys() - {TAIL_FILE} in ({NETWORK_FILE}, {IR_FILE, IR_WEIGHTS_FILE})
     return known and all(map(_is_sha256, value.values()))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from headstart.cli import backbones, compare, demo, evaluate, explain, explore, predict, probe, serve, store, train
+from headstart.cli import backbones, compare, demo, evaluate, explain, explore, export, predict, probe, serve, store, train
 from headstart.errors import HeadstartError, safe_text
 
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
@@ -19,6 +19,7 @@ CONTINUED = ("explore", "train", "demo", "probe")  # commands that go on where t
 # Modules that `pip install headstart` leaves out, and the extra that brings each.
 EXTRAS = {
     "openvino": "fast",
+    "nncf": "export",
     "pillow_heif": "heic",
     "pyarrow": "parquet",
     **dict.fromkeys(("torch", "torchvision", "timm", "accelerate", "safetensors", "huggingface_hub"), "train"),
@@ -44,6 +45,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
+app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("backbones")(backbones.backbones)
 app.command("store")(store.store)

@@ -74,7 +74,7 @@ def predict(
     written = _format(format, out, shard)
     bundle = open_model(model, weights)
     files = _files(photos if photos is not None else [], listed)
-    session = engine.open_engine(bundle, *engine.settle(len(files), provider, precision))
+    session = engine.open_engine(bundle, *engine.settle(bundle, len(files), provider, precision))
     how: dict[str, Any] = {"top": top, "provider": session.provider, "precision": session.precision}
     if plot is not None:
         from headstart.bundle.grid import MOST_PHOTOS, grid

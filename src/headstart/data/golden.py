@@ -85,6 +85,12 @@ def golden_images(px: int) -> npt.NDArray[np.uint8]:
     return np.stack([gradient, checkers, rings, texture]).astype(np.uint8)
 
 
+def check_images(px: int) -> npt.NDArray[np.uint8]:
+    """What a network and its file are compared on: the golden pictures and two of noise, uint8 [6, px, px, 3]."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, px, px, 3), np.uint8)
+    return np.concatenate([golden_images(px), noise])
+
+
 def golden_digest() -> str:
     """Hex digest of what this installation decodes the golden files to; kept in a bundle, compared by `check_golden`."""
     together = hashlib.sha256()

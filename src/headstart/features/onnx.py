@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headstart.data.golden import golden_images
+from headstart.data.golden import check_images
 from headstart.features.runtime import open_session
 from headstart.files import cannot_write
 
@@ -39,12 +39,6 @@ class Exported:
 def relative_difference(expected: np.ndarray, found: np.ndarray) -> float:
     """Largest absolute difference, in units of the largest expected value."""
     return float(np.abs(expected - found).max() / max(float(np.abs(expected).max()), 1e-12))
-
-
-def check_images(px: int) -> np.ndarray:
-    """What a network and its file are compared on: the golden pictures and two of noise, uint8 [6, px, px, 3]."""
-    noise = np.random.default_rng(0).integers(0, 256, (2, px, px, 3), np.uint8)
-    return np.concatenate([golden_images(px), noise])
 
 
 def to_onnx(

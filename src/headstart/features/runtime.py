@@ -1,4 +1,4 @@
-"""Runs ONNX files without PyTorch: OpenVINO where it is installed, ONNX Runtime elsewhere.
+"""Runs ONNX files, and OpenVINO's own, without PyTorch: OpenVINO where it is installed, ONNX Runtime elsewhere.
 
 The frozen trunk's pass over the training photos and every prediction of a trained model go through here. Networks take
 uint8 [n, px, px, 3] (n images of px x px RGB) and give float32 [n, ...]; their own preprocessing is part of the graph.
@@ -57,7 +57,7 @@ def open_session(
     precision: str = "auto",
     threads: int | None = None,
 ) -> Session:
-    """Make the network of an ONNX file ready to run on this machine's CPU.
+    """Make the network of an ONNX file, or of OpenVINO's own (.xml), ready to run on this machine's CPU.
 
     Args:
         provider: `openvino`, `onnxruntime`, or `auto`: OpenVINO where it is installed, for it is 2 to 4 times as fast.
@@ -115,12 +115,17 @@ def cores() -> int:
 
 def import_openvino() -> ModuleType:
     """Import OpenVINO without its telemetry, which would report the import to Google Analytics and write to the home folder."""
+    return import_without_telemetry("openvino")
+
+
+def import_without_telemetry(name: str) -> ModuleType:
+    """Import OpenVINO, or what is built on it, without the module that reports it. Raises: ModuleNotFoundError: it is not installed."""
     blocked = "openvino_telemetry"
-    if "openvino" in sys.modules or blocked in sys.modules:
-        return importlib.import_module("openvino")
+    if name in sys.modules or blocked in sys.modules:
+        return importlib.import_module(name)
     sys.modules[blocked] = None  # type: ignore[assignment]  # importing it then fails, and OpenVINO takes its own stub
     try:
-        return importlib.import_module("openvino")
+        return importlib.import_module(name)
     finally:
         del sys.modules[blocked]
 
