@@ -63,12 +63,12 @@ class Browser:
     def title_of(self, page: Path, width_px: int, script: str, *, later: bool = False) -> str:
         """What `script`, run on a frame of this width when the page has loaded in it, makes the frame's title.
 
-        Args: later: it does so within a second of the page's own time, rather than at once.
+        Args: later: it does so within four seconds of the page's own time, rather than at once.
         """
         wrapper = self._folder / "frame.html"
         frame = f'<iframe src="{page.as_uri()}" style="border:0;width:{width_px}px;height:2000px" onload="{script}"></iframe>'
         wrapper.write_text(f"<!doctype html>{frame}")
-        waiting = ["--virtual-time-budget=1000"] if later else []
+        waiting = ["--virtual-time-budget=4000"] if later else []
         dom = self._run("--dump-dom", "--window-size=1400,2100", *waiting, wrapper.as_uri())
         found = re.search(r'title="([^"]*)"', dom)
         return "" if found is None else found[1]

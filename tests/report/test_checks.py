@@ -71,8 +71,8 @@ def test_photos_with_nothing_wrong_are_said_to_have_nothing_wrong(make_run: Make
     words = text_of(write(make_run(), checks()), "photos")
     assert "None: 180 labels were checked, and none was contradicted by 4 to 1 or more." in words
     assert "No photo comes more than once" in words
-    assert "width and height 40 30–50 no shortcut" in words
-    assert "daisy 50 80 +1 -1 to +2 saturated" in words
+    assert "width and height no shortcut 40 30–50" in words
+    assert "daisy saturated 50 80 +1 -1 to +2" in words
 
 
 def test_suspects_come_with_picture_both_labels_and_what_to_do(make_run: MakeRun) -> None:
@@ -162,8 +162,8 @@ def test_a_shortcut_is_warned_of_in_words_and_among_the_steps(make_run: MakeRun)
     page = write(make_run(), checks() | {"shortcuts": found})
     words = text_of(page, "photos")
     assert WARNING in words
-    assert "camera Cameras do no harm here. 70 60–80 harmless" in words
-    assert words.index("width and height 62 50–70 too much") < words.index("camera Cameras")
+    assert "camera Cameras do no harm here. harmless 70 60–80" in words
+    assert words.index("width and height too much 62 50–70") < words.index("camera Cameras")
     assert "width and height alone give the class away for 62 % of photos" in steps(page)[0]
 
 
@@ -173,7 +173,7 @@ def test_the_learning_curve_names_the_classes_that_gain(make_run: MakeRun) -> No
     found["learning_curve"]["per_class"]["tulips"] = gaining
     page = write(make_run(), found)
     words = text_of(page, "photos")
-    assert words.index("tulips 40 70 +6 +2 to +10 more photos help") < words.index("daisy 50 80")
+    assert words.index("tulips more photos help 40 70 +6 +2 to +10") < words.index("daisy saturated 50 80")
     assert "Share right over the number of photos to learn from: 60 % from 20, 80 % from 160." in page.read_text(encoding="utf-8")
     assert any(step.startswith("Add photos of tulips: there the learning curve still climbs") for step in steps(page))
 
