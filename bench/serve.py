@@ -63,7 +63,8 @@ class Server:
 
     def __init__(self, command: list[str], port: int | None, folder: Path) -> None:
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-        environment.pop("HEADSTART_TOKEN", None)
+        for name in ("HEADSTART_TOKEN", "OMP_NUM_THREADS"):  # the tutorial's PyTorch takes all cores, as it does by itself
+            environment.pop(name, None)
         self._log = (folder / f"log-{time.monotonic_ns()}").open("w+b")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment)
         self.port = port if port is not None else self._announced()

@@ -7,15 +7,15 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headstart.serve.metrics import Metrics
 from headstart.serve.refusals import Refused
-from headstart.serve.settings import Settings
+
+if TYPE_CHECKING:
+    from headstart.serve.app import Server
 
 log = logging.getLogger("headstart.serve")
 
@@ -32,15 +32,15 @@ _HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 ]
-_LAST = [(b"connection", b"close")]
+_LAST = [(b"connection", b"close")]  # while the server ends: no further request over this connection
 
 
 class Access:
     """ASGI: the door of an app."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, stopping: Callable[[], bool]) -> None:
-        """Args: stopping: whether the server is about to end; connections are then not kept for another request."""
-        self._app, self._settings, self._metrics, self._stopping = app, settings, metrics, stopping
+    def __init__(self, app: ASGIApp, server: "Server") -> None:
+        self._app, self._server = app, server
+        self._settings, self._metrics = server.settings, server.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,11 +54,11 @@ class Access:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *extra, *(_LAST if self._stopping() else ())]
+                message["headers"] = [*message.get("headers", ()), *extra, *(_LAST if self._server.stopping else ())]
             await send(message)
 
         try:
-            refused = self._refused(scope["path"], Headers(scope=scope))
+            refused = self._refused(scope["path"], Headers(scope=scope)) or self._server.full(scope["path"])
             await (self._app if refused is None else refused.response())(scope, receive, send_marked)
         finally:
             self._record(scope, status, time.perf_counter() - started, {"request": request_id, **facts})

@@ -31,6 +31,7 @@ from headstart.serve.settings import Settings
 log = logging.getLogger("headstart.serve")
 
 WATCH_S = 2.0
+_PREDICT = "/v1/predict"
 
 ModelName = Annotated[str | None, Query(description="a model's name; by default the first", max_length=100)]
 Top = Annotated[int, Query(description="answers a photo", ge=1, le=1000)]
@@ -67,6 +68,15 @@ class Server:
     def ready(self) -> bool:
         return self.batcher.alive and not self.stopping
 
+    def full(self, path: str) -> Refused | None:
+        """The refusal of a photo that there is no room for, before its body is read or anything else is done about it."""
+        try:
+            if path == _PREDICT:
+                self.batcher.check_room()
+        except Refused as refused:
+            return refused
+        return None
+
     async def reload(self, names: list[str]) -> None:
         """Load these models again, one after the other, beside the requests."""
         for name in names:
@@ -89,7 +99,6 @@ class Server:
 
     async def predict(self, request: Request, model: str | None, top: int) -> Response:
         chosen = self.models.of(model)
-        self.batcher.check_room()  # before the body is read
         with self.held.room() as room:
             photos = await photos_of(request, room, self.settings)
             request.state.facts |= {"model": chosen.name, "photos": len(photos), "bytes": room.n_bytes}
@@ -143,7 +152,7 @@ def create_app(server: Server) -> ASGIApp:
     _add_state(app, server)
     _add_pages(app)
     _add_token(app, server)
-    return Access(app, server.settings, server.metrics, lambda: server.stopping)
+    return Access(app, server)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -174,7 +183,7 @@ def _add_errors(app: FastAPI) -> None:
 def _add_predicting(app: FastAPI, server: Server) -> None:
     more = _problems(server, 400, 404, 408, 413, 415, 422, 429, 503)
 
-    @app.post("/v1/predict", response_model=answers.Predictions, responses=more, openapi_extra=_body(server, several=True))
+    @app.post(_PREDICT, response_model=answers.Predictions, responses=more, openapi_extra=_body(server, several=True))
     async def predict(request: Request, model: ModelName = None, top: Top = 5) -> Response:
         """What is in one photo, or in each of several."""
         return await server.predict(request, model, top)

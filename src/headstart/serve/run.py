@@ -22,6 +22,7 @@ _KEEP_ALIVE_S = 75  # longer than common proxies keep a connection, so that they
 # Before the port is closed: every answer says that its connection ends, so that clients and proxies that keep connections
 # do not send into one that closes under them; and /readyz has said no.
 _LEAVE_S = 0.5
+_SWITCH_S = 0.001  # of Python's lock: the event loop need not wait the usual 5 ms for a thread that decodes, so a refusal is quick
 _CONNECTIONS = 900  # fewer than the 1,024 files that many systems let a process open
 
 
@@ -63,6 +64,7 @@ def run(server: Server, listening: socket.socket, started: Callable[[], None]) -
     Args: started: called once requests are answered.
     """
     _log_json()
+    sys.setswitchinterval(_SWITCH_S)
     config = uvicorn.Config(
         create_app(server),
         log_config=None,
