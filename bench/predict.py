@@ -2,7 +2,7 @@
 
     python bench/predict.py overlap [--photos 2000] [--runs 3] [--bundle FOLDER] [NETWORK ...]
     python bench/predict.py peers [--photos 500] [--runs 3] [--only torch|keras] [--bundle FOLDER] [NETWORK ...]
-    python bench/predict.py large [--photos 64] [--runs 3]
+    python bench/predict.py large [--photos 100] [--runs 3]
     python bench/predict.py memory [--photos 200000]
 
 overlap: files to answers (headstart's stream, as `predict --out FILE.csv` has it) as a share of the best that the cores can give,
@@ -81,7 +81,7 @@ def main() -> None:
         if given.what == "memory":
             memory(folder, 200_000 if given.photos is None else given.photos)
         elif given.what == "large":
-            large(folder, 64 if given.photos is None else given.photos, given.runs)
+            large(folder, 100 if given.photos is None else given.photos, given.runs)
         else:
             models = {given.bundle.name: given.bundle} if given.bundle else {name: bundle(name, folder) for name in given.networks}
             {"overlap": overlap, "peers": peers}[given.what](models, folder, given)
@@ -296,7 +296,7 @@ def large(folder: Path, n: int, n_runs: int) -> None:
         print(f"  {key}: {shown([row[key] for row in rows], 1)}")
     print(f"  decode: {verdict([row['headstart, decode'] / row['full decode, decode'] for row in rows], 'decode')}")
     print(f"  files to answers: {verdict([row['headstart'] / row['full decode'] for row in rows], 'large')}")
-    same = sum(a == b for a, b in zip(*answers.values(), strict=True))
+    same = sum(a == b is not None for a, b in zip(*answers.values(), strict=True))
     print(f"  the same answer: {same} of {len(photos)}", flush=True)
 
 
