@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli import backbones, compare, demo, evaluate, explain, explore, predict, probe, store, train
+from headstart.cli import backbones, compare, demo, evaluate, explain, explore, predict, probe, store, studio, train
 from headstart.errors import HeadstartError, safe_text
 
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
@@ -23,6 +23,7 @@ EXTRAS = {
     "pyarrow": "parquet",
     **dict.fromkeys(("torch", "torchvision", "timm", "accelerate", "safetensors", "huggingface_hub"), "train"),
     **dict.fromkeys(("onnx", "onnxscript", "sklearn", "matplotlib", "jinja2", "portalocker"), "train"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "python_multipart"), "studio"),
 }
 
 log = logging.getLogger("headstart")
@@ -43,6 +44,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
+app.command("studio")(studio.studio)
 app.command("backbones")(backbones.backbones)
 app.command("store")(store.store)
 
