@@ -16,6 +16,10 @@ from headstart.studio.jobs import Job, now
 from headstart.studio.project import Project
 from headstart.studio.words import Stage, stages_of, told
 
+# Threads that wait for each other must sleep, not spin: the browser and everything else need the cores, too. Measured on two cores
+# beside other heavy work: a head on changed labels in 1.3 to 2.8 s instead of 24 (OpenMP, for PyTorch), and 60 systems of 512 equations
+# in 1 to 3 s instead of more than 60 (OpenBLAS, for NumPy).
+UNHURRIED = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
 CANCEL_S = 15.0  # until a job that was cancelled ends the hard way
 LINE_LIMIT_BYTES = 2**20
 
@@ -62,9 +66,7 @@ class Worker:
 
     @classmethod
     async def start(cls) -> "Worker":
-        # Threads that wait for each other must sleep, not spin: the browser and everything else need the cores, too. Measured beside
-        # other work on two cores: 1.3 to 2.8 s for a head that took 24 s with spinning threads.
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**UNHURRIED, **os.environ}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "headstart.studio.worker"),
             stdin=subprocess.PIPE,

@@ -62,6 +62,11 @@ def told(description: str) -> str:
     return _TOLD.get(description, description)
 
 
+def sentence(text: str) -> str:
+    """`text` as it stands at the beginning of a sentence, and without the full stop that follows."""
+    return (text[:1].upper() + text[1:]).rstrip(".")
+
+
 def time_left(seconds: float | None) -> str:
     """A time for people.
 

@@ -109,15 +109,23 @@ async def _events(studio: Studio, project: Project) -> AsyncIterator[str]:
                 ended = now_ended
                 yield _event("finished", "")
             values = {**work_of(studio, project), "base": f"/p/{project_id_of(project)}", "project": project}
-            for name, template in (("work", "work.html"), ("step", "step.html"), ("stage", "stage.html")):
-                if (text := render(template, **values)) != sent.get(name):
-                    sent[name] = text
+            for name, key in (("work", _frame(values)), ("step", None), ("stage", None)):
+                text = render(f"{name}.html", **values)
+                if (key := text if key is None else key) != sent.get(name):
+                    sent[name] = key
                     yield _event(name, text)
             try:
                 await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
             except TimeoutError:
                 yield ": still here\n\n"
             await asyncio.sleep(EVERY_S)
+
+
+def _frame(values: dict[str, Any]) -> str:
+    """What the strip on top shows beside the step: it is replaced only when this changes, so that its button keeps the focus."""
+    live, last = values["live"], values["last"]
+    shown = None if live is None else (live.job.id, live.at, live.cancelling, live.answer)
+    return repr((shown, [job.id for job in values["queued"]], values["elsewhere"], None if last is None else (last.id, last.state, last.ended)))
 
 
 def _event(name: str, text: str) -> str:
