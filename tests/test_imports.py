@@ -30,6 +30,7 @@ ORDER = [
     "probing",
     "comparing",
     "crossval",
+    "studio",
     "cli",
 ]
 

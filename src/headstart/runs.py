@@ -60,7 +60,7 @@ def check(folder: Path, config: Config) -> None:
 def claimed(folder: Path, config: Config, data_digest: str, *, command: str | None = None) -> Iterator[None]:
     """Make `folder`, which `check` found fit, the place of this run on these photos, while the block lasts for this process alone.
 
-    Raises: OtherPhotosError: the unfinished run in `folder` was started on other photos or another split. BusyRunError: it is being run now.
+    Raises: OtherPhotosError: the unfinished run in `folder` was started on other photos or another split. BusyRunError: it runs now.
     """
     left = read_record(folder) if (folder / "run.json").exists() else {}
     if left.get("data_digest", data_digest) != data_digest:

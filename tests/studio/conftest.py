@@ -17,18 +17,19 @@ from studio_tools import Running
 
 @pytest.fixture
 def start(tmp_path: Path, tiny_weights: Path) -> Iterator[Callable[..., Running]]:
-    """A function that starts `headstart studio FOLDER` as a process of its own: `start(folder, *options)`. All are ended afterwards."""
+    """A function that starts `headstart studio FOLDER` as a process of its own: `start(folder, network=options)`. All are ended afterwards."""
     started: list[Running] = []
 
-    def starting(folder: Path, *options: str) -> Running:
-        errors = (tmp_path / f"studio {len(started)}.err").open("wb")
-        words = ["studio", str(folder), "--no-browser", "--port", "0", "--weights", str(tiny_weights), *options]
+    def starting(folder: Path, *, network: tuple[str, ...] = ("--weights", str(tiny_weights))) -> Running:
+        errors = tmp_path / f"studio {len(started)}.err"
+        words = ["studio", str(folder), "--no-browser", "--port", "0", *network]
         command = [sys.executable, "-m", "headstart.cli.main", *words]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        with errors.open("wb") as file:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         assert process.stdout is not None
         link = re.search(r"http://127\.0\.0\.1:(\d+)/\?token=\S+", process.stdout.readline())
-        assert link is not None, (tmp_path / f"studio {len(started)}.err").read_text()
-        started.append(Running(process, link[0], int(link[1]), Path(errors.name)))
+        assert link is not None, errors.read_text()
+        started.append(Running(process, link[0], int(link[1]), errors))
         return started[-1]
 
     yield starting
@@ -40,6 +41,9 @@ def start(tmp_path: Path, tiny_weights: Path) -> Iterator[Callable[..., Running]
             each.process.wait(30)
         finally:
             each.process.kill()
+            each.process.wait()
+            if each.process.stdout is not None:
+                each.process.stdout.close()
 
 
 @pytest.fixture

@@ -85,7 +85,10 @@ def test_the_same_photo_is_not_added_twice(project: Project) -> None:
         project.add_photo("tulips", "b.jpg", jpeg())
 
 
-@pytest.mark.parametrize("name", ["", "  ", ".hidden", "..", "a/b", "a\\b", "a:b", "nul", "LPT1.x", "ends.", "tab\x07", "w" * 81, "Thumbs.db"])
+NO_NAMES = ["", "  ", ".hidden", "..", "a/b", "a\\b", "a:b", "nul", "LPT1.x", "ends.", "tab\x07", "w" * 81, "Thumbs.db"]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
 def test_a_name_that_no_folder_can_have_everywhere_is_no_class(project: Project, name: str) -> None:
     with pytest.raises(DataError):
         project.add_class(name)

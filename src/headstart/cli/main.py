@@ -14,7 +14,7 @@ from headstart.cli import backbones, compare, demo, evaluate, explain, explore, 
 from headstart.errors import HeadstartError, safe_text
 
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
-CONTINUED = ("explore", "train", "demo", "probe")  # commands that go on where they were interrupted
+CONTINUED = ("explore", "train", "demo", "probe", "studio")  # commands that go on where they were interrupted
 
 # Modules that `pip install headstart` leaves out, and the extra that brings each.
 EXTRAS = {

@@ -70,7 +70,13 @@ TheJob = Annotated[Job, Depends(job_of)]
 @cache
 def templates() -> jinja2.Environment:
     made = environment(HERE / "templates")
-    made.filters |= {"identifier": identifier, "count": report_words.count, "time_left": words.time_left, "job_name": words.job_name, "sentence": words.sentence}
+    made.filters |= {
+        "identifier": identifier,
+        "count": report_words.count,
+        "time_left": words.time_left,
+        "job_name": words.job_name,
+        "sentence": words.sentence,
+    }
     made.globals |= {"tabs": TABS}
     return made
 

@@ -1,7 +1,7 @@
 """What was asked for and accepted, one file a job: whoever kills the studio, what it accepted is found again and done.
 
-    jobs/0003.json             the job
-    jobs/0003.corrections.csv  and 0003.left-out.csv, 0003.split.csv: what it goes by, as it was when it was accepted
+jobs/0003.json             the job
+jobs/0003.corrections.csv  and 0003.left-out.csv, 0003.split.csv: what it goes by, as it was when it was accepted
 """
 
 import dataclasses

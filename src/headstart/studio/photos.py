@@ -48,9 +48,7 @@ def photos(request: Request, project: TheProject) -> HTMLResponse:
 
 
 @routes.post("/p/{project_id}/classes")
-def add_class(
-    request: Request, project: TheProject, name: Annotated[str, Form()] = "", accept: Annotated[str, Header()] = ""
-) -> Response:
+def add_class(request: Request, project: TheProject, name: Annotated[str, Form()] = "", accept: Annotated[str, Header()] = "") -> Response:
     """Make a class; the script that drops folders takes JSON, and is content where the class is there already."""
     wants_json = "application/json" in accept
     try:

@@ -1,12 +1,13 @@
 """What came of a run, for the pages: how good it is, what it confuses, which photos it got wrong and which labels it doubts."""
 
+import csv
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headstart.report import sections, words
-from headstart.report.folder import RunFolder, items, number, pair, read_run, texts
+from headstart.report.folder import RunFolder, items, number, pair, read_run, texts, whole
 from headstart.studio.jobs import Job
 from headstart.studio.project import Project, Shown, identifier
 
@@ -40,8 +41,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Doubt:
-    """A photo whose label and answer disagree. why: `test`, it was tested and answered otherwise; `suspect`, a model that never saw it doubts
-    its label. probability: of `likely`, ready text in percent. sure: the same as a number."""
+    """A photo whose label and answer disagree. why: `test`, it was tested and answered otherwise; `suspect`, a model that had not seen it
+    doubts its label. probability: of `likely`, ready text in percent. sure: the same as a number."""
 
     photo: Shown
     label: str
@@ -80,7 +81,7 @@ def read_result(run: Path) -> Result:
 
 
 def _standing(test: dict[str, Any]) -> Standing | None:
-    accuracy, n = number(test.get("accuracy")), words.whole(test.get("n"))
+    accuracy, n = number(test.get("accuracy")), whole(test.get("n"))
     if accuracy is None or not n:
         return None
     interval = pair(test.get("accuracy_ci95"))
@@ -110,7 +111,9 @@ def _suspects(folder: RunFolder, by_path: dict[str, Shown]) -> list[Doubt]:
     suspects = folder.checks.get("suspects")
     photos = items(suspects, "photos")
     return [
-        _doubt(by_path[str(each["path"])], str(each["label"]), str(each["likely"]), number(each.get("probability_likely")) or 0.0, "suspect")
+        _doubt(
+            by_path[str(each["path"])], str(each["label"]), str(each["likely"]), number(each.get("probability_likely")) or 0.0, "suspect"
+        )
         for each in photos
         if str(each.get("path")) in by_path and "label" in each and "likely" in each
     ]
@@ -127,8 +130,6 @@ def split_for(project: Project, job_id: int) -> Path | None:
         return None
     run = project.out(before)
     folder = read_run(run)
-    import csv
-
     with (run / "split.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         known = {row["path"] for row in csv.DictReader(file)} | {path for path, _ in folder.omitted}
     gone = {path for path, label in project.labels.changes() if label is None}

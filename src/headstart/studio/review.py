@@ -1,5 +1,6 @@
 """Routes about labels: photos where label and answer disagree, one click to fix one, one to take it back."""
 
+import csv
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, HTTPException, Request
@@ -85,8 +86,6 @@ def pending(project: Project) -> dict[str, Any]:
 
 def _learned(project: Project, job: Job) -> dict[str, str | None]:
     """The changes that a job went by."""
-    import csv
-
     found: dict[str, str | None] = {}
     for name in ("corrections.csv", "left-out.csv"):
         file = project.jobs.input_file(job.id, name)
@@ -98,5 +97,3 @@ def _learned(project: Project, job: Job) -> dict[str, str | None]:
 
 def _shown(project: Project, said: Said) -> Shown | None:
     return next((photo for photo in project.listing.photos if photo.path == said.path), None)
-
-

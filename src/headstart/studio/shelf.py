@@ -31,7 +31,9 @@ class Shelf:
         if opened is not None:
             if not opened.is_dir():
                 what = "a file" if opened.exists() else "nothing"
-                raise DataError(f"expected a folder of photos at {safe_text(str(opened))}, found {what}", hint="make it first, or leave FOLDER out")
+                raise DataError(
+                    f"expected a folder of photos at {safe_text(str(opened))}, found {what}", hint="make it first, or leave FOLDER out"
+                )
             self._open(opened)
         if home is not None:
             try:

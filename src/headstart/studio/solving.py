@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-
 from headstart.backbone import cut, networks, weights
 from headstart.config import Config
 from headstart.data.scan import scan
@@ -53,5 +52,3 @@ class Solver:
 
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
-
-

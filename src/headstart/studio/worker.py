@@ -9,6 +9,7 @@ is left of a studio that was killed, ends the job as Ctrl-C would, and the proce
 
 import _thread
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -106,9 +107,8 @@ def main() -> None:
     """Serve orders until the studio goes."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     tell, inbox = Mouth(), Inbox()
-    # What takes seconds, before anybody waits for it.
-    import headstart.explore.explore
-    import headstart.pipeline
+    for slow in ("headstart.pipeline", "headstart.explore.explore"):  # seconds, before anybody waits for them
+        importlib.import_module(slow)
     from headstart.studio.solving import Solver
 
     solver = Solver()

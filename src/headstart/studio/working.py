@@ -125,7 +125,8 @@ def _frame(values: dict[str, Any]) -> str:
     """What the strip on top shows beside the step: it is replaced only when this changes, so that its button keeps the focus."""
     live, last = values["live"], values["last"]
     shown = None if live is None else (live.job.id, live.at, live.cancelling, live.answer)
-    return repr((shown, [job.id for job in values["queued"]], values["elsewhere"], None if last is None else (last.id, last.state, last.ended)))
+    ended = None if last is None else (last.id, last.state, last.ended)
+    return repr((shown, [job.id for job in values["queued"]], values["elsewhere"], ended))
 
 
 def _event(name: str, text: str) -> str:
