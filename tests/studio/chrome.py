@@ -88,13 +88,13 @@ class Chrome:
             raise RuntimeError(json.dumps(found["exceptionDetails"])[:800])
         return found["result"].get("value")
 
-    def until(self, script: str, seconds: float = WAIT_S) -> Any:
-        """Wait until an expression is true; its value."""
-        deadline, value = time.monotonic() + seconds, None
+    def until(self, script: str, seconds: float = WAIT_S) -> None:
+        """Wait until an expression is true."""
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
-                if value := self.run(script):
-                    return value
+                if self.run(f"Boolean({script})"):
+                    return
             except RuntimeError:  # between two pages
                 pass
             time.sleep(0.1)

@@ -17,7 +17,7 @@ from headstart.bundle.format import load_bundle
 from samples import make_photos
 
 Start = Callable[..., Running]
-WAIT_S = 240.0
+WAIT_S = 120.0
 
 
 def tell_story(chrome: Chrome, studio: Running, folder: Path, source: Path, new_photo: Path, pictures: Path | None = None) -> None:
@@ -39,7 +39,7 @@ def tell_story(chrome: Chrome, studio: Running, folder: Path, source: Path, new_
     chrome.until("document.querySelector('[data-drop]')")
     chrome.drop("[data-drop]", sorted((source / classes[0]).iterdir()))
     n_first = len(list((source / classes[0]).iterdir()))
-    chrome.until(f"document.querySelector('.upload')?.innerText.startsWith('{n_first} photos added')", WAIT_S)
+    chrome.until(f"document.querySelector('.class .upload')?.innerText.startsWith('{n_first} photos added')", WAIT_S)
     chrome.drop("main", [source / name for name in classes[1:]])
     chrome.until(f"document.querySelectorAll('.class').length == {len(classes)}", WAIT_S)
     chrome.until(f"document.body.innerText.includes('{sum(1 for _ in source.rglob('*.*'))} photos in')", WAIT_S)

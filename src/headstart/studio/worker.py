@@ -43,7 +43,8 @@ class Inbox:
     """What the studio says, read on a thread of its own, so that it is heard while a job runs."""
 
     def __init__(self) -> None:
-        self.orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self.orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self.ended = threading.Event()
         self._changing = threading.Lock()
         self._running: int | None = None
         threading.Thread(target=self._listen, daemon=True).start()
@@ -66,15 +67,18 @@ class Inbox:
                 self.orders.put(message["do"])
             elif "cancel" in message:
                 self._interrupt(message["cancel"])
-        self.orders.put(None)
-        self._interrupt(None)
-        time.sleep(PATIENCE_S)
-        os._exit(1)
+        self.ended.set()
+        if self._interrupt(None):
+            time.sleep(PATIENCE_S)  # the main thread ends the process when its job has let go
+        os._exit(0)  # without seconds of tearing PyTorch down
 
-    def _interrupt(self, job_id: int | None) -> None:
+    def _interrupt(self, job_id: int | None) -> bool:
+        """Interrupt that job, or whichever runs. Returns: whether there was one."""
         with self._changing:
-            if self._running is not None and job_id in (None, self._running):
+            found = self._running is not None and job_id in (None, self._running)
+            if found:
                 _thread.interrupt_main()
+        return found
 
 
 class Mouth:
@@ -115,10 +119,9 @@ def main() -> None:
     tell(ready=True)
     while True:
         with contextlib.suppress(KeyboardInterrupt):  # one that came as its job ended
-            order = inbox.orders.get()
-            if order is None:
-                return
-            _serve(order, tell, inbox, solver)
+            _serve(inbox.orders.get(), tell, inbox, solver)
+        if inbox.ended.is_set():
+            os._exit(0)
 
 
 def _serve(order: Order, tell: Mouth, inbox: Inbox, solver: "Solver") -> None:
