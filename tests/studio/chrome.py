@@ -89,11 +89,11 @@ class Chrome:
         return found["result"].get("value")
 
     def until(self, script: str, seconds: float = WAIT_S) -> None:
-        """Wait until an expression is true."""
+        """Wait until the page has loaded, its scripts with it, and an expression is true."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
-                if self.run(f"Boolean({script})"):
+                if self.run(f"document.readyState == 'complete' && Boolean({script})"):
                     return
             except RuntimeError:  # between two pages
                 pass

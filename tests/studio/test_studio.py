@@ -108,6 +108,7 @@ def events(studio: Running, path: str, n: int) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_job_is_followed_by_events_cancelled_and_continued(start: Start, tmp_path: Path) -> None:
     folder = make_photos(tmp_path / "photos", n=8)
     studio = start(folder)
@@ -125,6 +126,7 @@ def test_a_job_is_followed_by_events_cancelled_and_continued(start: Start, tmp_p
     assert jobs_of(folder)[0]["state"] == "done", "what is done stays done"
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_job_and_nothing_else(start: Start, tmp_path: Path) -> None:
     folder = make_photos(tmp_path / "photos", n=8)
     studio = start(folder)
