@@ -32,6 +32,7 @@ ORDER = [
     "probing",
     "comparing",
     "crossval",
+    "studio",
     "cli",
 ]
 

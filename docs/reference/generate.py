@@ -16,7 +16,22 @@ from headstart.config import Config, Head, Phase, recipe_file, recipe_names
 from headstart.data.policy import OPERATIONS, Argument
 
 HERE = Path(__file__).parent
-COMMANDS = ("", "demo", "explore", "train", "probe", "evaluate", "compare", "explain", "export", "predict", "serve", "backbones", "store")
+COMMANDS = (
+    "",
+    "demo",
+    "explore",
+    "train",
+    "probe",
+    "evaluate",
+    "compare",
+    "explain",
+    "export",
+    "predict",
+    "serve",
+    "studio",
+    "backbones",
+    "store",
+)
 
 
 def config_page() -> str:

@@ -1,4 +1,4 @@
-"""Progress of long work, on stderr: a live bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work, on stderr: a live bar on a terminal, a line now and then elsewhere; or to a listener, for a page to show."""
 
 import contextlib
 import sys
@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,32 @@ if TYPE_CHECKING:
 EVERY_S = 10.0  # between two lines, where there is no terminal
 
 _quiet: ContextVar[bool] = ContextVar("headstart_quiet", default=False)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far one piece of work is.
+
+    Attributes: description: what is being done, as a phrase. done, total: units; `total` is None where nobody knows. unit: what is counted.
+        rate: units a second; 0 at first. note: more to show with it.
+    """
+
+    description: str
+    done: int = 0
+    total: int | None = None
+    unit: str = ""
+    rate: float = 0.0
+    note: str = ""
+
+    @property
+    def left_s(self) -> float | None:
+        """How long it still takes at this rate, or None where that is not known."""
+        return None if self.total is None or not self.rate else max(0, self.total - self.done) / self.rate
+
+
+Listener = Callable[[Step], None]
+
+_listener: ContextVar[Listener | None] = ContextVar("headstart_listener", default=None)
 
 
 class Advance:
@@ -40,15 +67,29 @@ def quiet() -> Iterator[None]:
         _quiet.reset(token)
 
 
+@contextlib.contextmanager
+def heard(listener: Listener) -> Iterator[None]:
+    """Within this block, `listener` is told of progress, at once and of every unit; nothing of it goes to stderr."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
 def say(sentence: str) -> None:
     """Tell on stderr what was decided, before long work that follows from it."""
-    if not _quiet.get():
+    if not _quiet.get() and _listener.get() is None:
         print(sentence, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def waiting(description: str) -> Iterator[None]:
-    """On a terminal, show that something uncountable goes on ("Loading PyTorch"); nothing elsewhere."""
+    """On a terminal, show that something uncountable goes on ("Loading PyTorch"); nothing elsewhere, unless someone listens."""
+    if not _quiet.get() and (listener := _listener.get()) is not None:
+        listener(Step(description))
+        yield
+        return
     if _quiet.get() or not sys.stderr.isatty():
         yield
         return
@@ -72,12 +113,29 @@ def progress(description: str, total: int | None, unit: str = "photos", *, done:
     """
     if _quiet.get():
         yield Advance(lambda n: None)
+    elif (listener := _listener.get()) is not None:
+        yield _told(listener, description, total, unit, done)
     elif sys.stderr.isatty():
         with _bar(description, total, unit, done) as advance:
             yield advance
     else:
         with _lines(description, total, unit, done) as advance:
             yield advance
+
+
+def _told(listener: Listener, description: str, total: int | None, unit: str, before: int) -> Advance:
+    started, done, counting = time.monotonic(), before, threading.Lock()
+
+    def count(n: int) -> None:
+        nonlocal done
+        with counting:
+            done += n
+            rate = (done - before) / max(time.monotonic() - started, 1e-9)
+            listener(Step(description, done, total, unit, rate, advance.note))
+
+    advance = Advance(count)
+    listener(Step(description, before, total, unit))
+    return advance
 
 
 @contextlib.contextmanager

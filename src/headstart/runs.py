@@ -25,6 +25,14 @@ CHECKPOINTS = "checkpoint"
 UNFINISHED, TESTED, FINISHED = "unfinished", "tested", "finished"  # tested: all but the report is there
 
 
+class OtherPhotosError(ConfigError):
+    """An unfinished run cannot go on: its photos, or their split, are not those it began with."""
+
+
+class BusyRunError(ConfigError):
+    """Another process is working on the run."""
+
+
 def check(folder: Path, config: Config) -> None:
     """Whether `folder` can take a run with this configuration, before any work is done.
 
@@ -52,11 +60,11 @@ def check(folder: Path, config: Config) -> None:
 def claimed(folder: Path, config: Config, data_digest: str, *, command: str | None = None) -> Iterator[None]:
     """Make `folder`, which `check` found fit, the place of this run on these photos, while the block lasts for this process alone.
 
-    Raises: ConfigError: the unfinished run in `folder` was started on other photos or another split, or is being run right now.
+    Raises: OtherPhotosError: the unfinished run in `folder` was started on other photos or another split. BusyRunError: it runs now.
     """
     left = read_record(folder) if (folder / "run.json").exists() else {}
     if left.get("data_digest", data_digest) != data_digest:
-        raise ConfigError(
+        raise OtherPhotosError(
             f"the photos or the split changed since the unfinished run in {folder} started",
             hint="choose another --out, or remove that folder",
         )
@@ -66,7 +74,7 @@ def claimed(folder: Path, config: Config, data_digest: str, *, command: str | No
     locks.mkdir(parents=True, exist_ok=True)
     lock = Lock(locks / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32])
     if not lock.try_exclusive():
-        raise ConfigError(f"another process is working on the run in {folder}", hint="wait for it, or choose another --out")
+        raise BusyRunError(f"another process is working on the run in {folder}", hint="wait for it, or choose another --out")
     try:
         asked = config.to_json()
         about = {"data_digest": data_digest, "command": command, "commit": _commit()}

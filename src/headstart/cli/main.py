@@ -10,11 +10,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from headstart.cli import backbones, compare, demo, evaluate, explain, explore, export, predict, probe, serve, store, train
+from headstart.cli import backbones, compare, demo, evaluate, explain, explore, export, predict, probe, serve, store, studio, train
 from headstart.errors import HeadstartError, safe_text
 
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
-CONTINUED = ("explore", "train", "demo", "probe")  # commands that go on where they were interrupted
+CONTINUED = ("explore", "train", "demo", "probe", "studio")  # commands that go on where they were interrupted
 
 # Modules that `pip install headstart` leaves out, and the extra that brings each.
 EXTRAS = {
@@ -23,7 +23,7 @@ EXTRAS = {
     "pillow_heif": "heic",
     "pyarrow": "parquet",
     **dict.fromkeys(("torch", "torchvision", "timm", "accelerate", "safetensors", "huggingface_hub"), "train"),
-    **dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "python_multipart", "prometheus_client"), "serve"),
     **dict.fromkeys(("onnx", "onnxscript", "sklearn", "matplotlib", "jinja2", "portalocker"), "train"),
 }
 
@@ -47,6 +47,7 @@ app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
+app.command("studio")(studio.studio)
 app.command("backbones")(backbones.backbones)
 app.command("store")(store.store)
 

@@ -1,0 +1,58 @@
+"""A studio for tests: in this process without its worker, as a process of its own, and a browser where there is one."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from chrome import Chrome
+from studio_tools import Running
+
+
+@pytest.fixture
+def start(tmp_path: Path, tiny_weights: Path) -> Iterator[Callable[..., Running]]:
+    """A function that starts `headstart studio FOLDER` as a process of its own: `start(folder, network=options)`; it is ended afterwards."""
+    started: list[Running] = []
+
+    def starting(folder: Path, *, network: tuple[str, ...] = ("--weights", str(tiny_weights))) -> Running:
+        errors = tmp_path / f"studio {len(started)}.err"
+        words = ["studio", str(folder), "--no-browser", "--port", "0", *network]
+        command = [sys.executable, "-m", "headstart.cli.main", *words]
+        with errors.open("wb") as file:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert process.stdout is not None
+        link = re.search(r"http://127\.0\.0\.1:(\d+)/\?token=\S+", process.stdout.readline())
+        assert link is not None, errors.read_text()
+        started.append(Running(process, link[0], int(link[1]), errors))
+        return started[-1]
+
+    yield starting
+    for each in started:
+        if each.process.poll() is None:
+            each.process.send_signal(signal.SIGTERM)
+    for each in started:
+        try:
+            each.process.wait(30)
+        finally:
+            each.process.kill()
+            each.process.wait()
+            if each.process.stdout is not None:
+                each.process.stdout.close()
+
+
+@pytest.fixture
+def chrome(tmp_path: Path) -> Iterator[Chrome]:
+    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
+        if (program := shutil.which(name)) is not None:
+            browser = Chrome(program, tmp_path / "profile")
+            yield browser
+            browser.end()
+            time.sleep(0.1)
+            return
+    pytest.skip("no chromium in PATH to look at the page with")

@@ -1,0 +1,151 @@
+"""The studio as a process of its own: uploads, jobs, server-sent events, and what is left of it when it is killed."""
+
+import http.client
+import json
+import os
+import signal
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from studio_tools import Running, jobs_of, until
+
+from samples import make_photos
+
+Start = Callable[..., Running]
+
+
+def digest(folder: Path) -> dict[str, bytes]:
+    """Every photo of a project, without what the studio keeps."""
+    found = (path for path in folder.rglob("*") if path.is_file() and ".headstart" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_a_killed_studio_loses_no_accepted_job_and_the_next_one_does_it(start: Start, tmp_path: Path) -> None:
+    folder = make_photos(tmp_path / "photos", n=8)
+    before = digest(folder)
+    first = start(folder)
+    base = first.enter()
+    for kind in ("train", "explore"):
+        assert first.post(f"{base}/jobs", kind=kind)[0] == 303
+    photo = next(iter(before))
+    until(lambda: jobs_of(folder)[0]["attempts"] == 1)
+    until(lambda: (folder / ".headstart" / "runs" / "0001" / "split.csv").exists())  # in the midst of it
+    first.process.kill()
+    first.process.wait()
+    assert [job["state"] for job in jobs_of(folder)] == ["running", "queued"]
+
+    second = start(folder)
+    base = second.enter()
+    assert second.ask("GET", f"{base}/train")[0] == 200
+    until(lambda: [job["state"] for job in jobs_of(folder)] == ["done", "done"])
+    run = json.loads((folder / ".headstart" / "runs" / "0001" / "run.json").read_text())
+    assert run["status"] == "finished"
+    assert "test" in json.loads((folder / ".headstart" / "runs" / "0001" / "metrics.json").read_text())
+    assert (folder / ".headstart" / "explored" / "0002" / "explore.json").is_file()
+    assert digest(folder) == before, photo
+    assert b"of photos it had never seen" in second.ask("GET", f"{base}/result")[2]
+
+
+def test_uploads_jobs_and_paths_over_http(start: Start, tmp_path: Path) -> None:
+    folder, source = tmp_path / "new", make_photos(tmp_path / "source", n=1, classes=("a",))
+    folder.mkdir()
+    (tmp_path / "secret.jpg").write_bytes((source / "a" / "photo 0.jpg").read_bytes())
+    studio = start(folder)
+    base = studio.enter()
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    status, _, body = studio.ask("POST", f"{base}/classes", b"name=roses", **form, Accept="application/json")
+    assert status == 201
+    to = f"{base}/classes/{json.loads(body)['id']}/photos"
+    assert studio.ask("PUT", f"{to}?name=..%2F..%2Fx.jpg", (source / "a" / "photo 0.jpg").read_bytes())[0] == 201
+    assert studio.ask("PUT", f"{to}?name=bad.jpg", b"no photo at all")[::2] == (422, b'{"reason":"not an image (text)"}')
+    assert studio.ask("PUT", f"{base}/classes/nonsense/photos?name=a.jpg", b"x")[0] == 404
+    assert set(digest(folder)) == {"roses/x.jpg"}
+
+    long = http.client.HTTPConnection("127.0.0.1", studio.port)
+    long.putrequest("PUT", f"{to}?name=big.jpg")
+    for name, value in (("Cookie", studio.cookie), ("Origin", f"http://127.0.0.1:{studio.port}"), ("Content-Length", str(2**31))):
+        long.putheader(name, value)
+    long.endheaders()
+    assert long.getresponse().status == 413
+    long.close()
+
+    page = studio.ask("GET", f"{base}/")[2].decode()
+    (thumbnail,) = {part.split('"')[0] for part in page.split('src="') if "small.jpg" in part}
+    status, headers, content = studio.ask("GET", thumbnail)
+    assert (status, headers["content-type"], content[:3]) == (200, "image/jpeg", b"\xff\xd8\xff")
+    assert studio.ask("GET", thumbnail, If_None_Match=headers["etag"])[0] == 304
+    for path in ("../../secret.jpg", "..%2F..%2Fsecret.jpg", "secret", "%2Fetc%2Fpasswd"):
+        assert studio.ask("GET", f"{base}/photos/{path}/small.jpg")[0] == 404
+        assert studio.ask("GET", f"/static/{path}")[0] == 404
+    assert studio.ask("GET", "/p/000000000000/")[0] == 404
+    for fields in ({"kind": "rm"}, {"kind": "train", "how": "../../x"}):
+        assert studio.post(f"{base}/jobs", **fields)[0] == 422
+    assert studio.ask("GET", f"{base}/jobs/1/report")[0] == 404
+    assert studio.post(f"{base}/labels", photo="x", to="y")[0] == 404
+    assert jobs_of(folder) == []
+
+
+def events(studio: Running, path: str, n: int) -> list[tuple[str, str]]:
+    """The first `n` events of a stream."""
+    connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=60)
+    connection.request("GET", path, headers={"Cookie": studio.cookie})
+    answer = connection.getresponse()
+    assert answer.getheader("content-type", "").startswith("text/event-stream")
+    found: list[tuple[str, str]] = []
+    name, data = "", []
+    while len(found) < n:
+        line = answer.readline().decode().rstrip("\n")
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data:"):
+            data.append(line[5:].removeprefix(" "))
+        elif not line and name:
+            found.append((name, "\n".join(data)))
+            name, data = "", []
+    connection.close()
+    return found
+
+
+@pytest.mark.slow
+def test_a_job_is_followed_by_events_cancelled_and_continued(start: Start, tmp_path: Path) -> None:
+    folder = make_photos(tmp_path / "photos", n=8)
+    studio = start(folder)
+    base = studio.enter()
+    studio.post(f"{base}/jobs", kind="train")
+    first = events(studio, f"{base}/events", 3)
+    assert [name for name, _ in first] == ["work", "step", "stage"]
+    assert "Training" in first[0][1]
+    studio.post(f"{base}/jobs/1/cancel")
+    until(lambda: jobs_of(folder)[0]["state"] == "cancelled")
+    assert b"was stopped" in studio.ask("GET", f"{base}/train")[2]
+    studio.post(f"{base}/jobs/1/continue")
+    until(lambda: jobs_of(folder)[0]["state"] == "done")
+    studio.post(f"{base}/jobs/1/cancel")
+    assert jobs_of(folder)[0]["state"] == "done", "what is done stays done"
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_its_job_and_nothing_else(start: Start, tmp_path: Path) -> None:
+    folder = make_photos(tmp_path / "photos", n=8)
+    studio = start(folder)
+    base = studio.enter()
+    studio.post(f"{base}/jobs", kind="train")
+    until(lambda: jobs_of(folder)[0]["attempts"] == 1)
+    children = Path(f"/proc/{studio.process.pid}/task/{studio.process.pid}/children")
+    if not children.exists():
+        pytest.skip("no /proc to find the worker by")
+    for child in children.read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    until(lambda: jobs_of(folder)[0]["state"] == "failed")
+    assert "was killed" in jobs_of(folder)[0]["error"]
+    assert b"did not work" in studio.ask("GET", f"{base}/train")[2]
+    studio.post(f"{base}/jobs/1/continue")
+    until(lambda: jobs_of(folder)[0]["state"] == "done")
+    status, headers, content = studio.ask("GET", f"{base}/jobs/1/model.zip")
+    assert (status, headers["content-type"]) == (200, "application/zip")
+    (tmp_path / "model.zip").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        assert archive.testzip() is None
+        assert {"model/model.onnx", "model/bundle.json", "labels.txt", "README.txt", "MODEL_CARD.md"} <= set(archive.namelist())
