@@ -149,3 +149,4 @@ def test_a_worker_that_dies_costs_its_job_and_nothing_else(start: Start, tmp_pat
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         assert archive.testzip() is None
         assert {"model/model.onnx", "model/bundle.json", "labels.txt", "README.txt", "MODEL_CARD.md"} <= set(archive.namelist())
+        assert {"model/CERTIFICATE.md", "model/example.py"} <= set(archive.namelist())

@@ -39,7 +39,7 @@ class Solver:
         rows = extract(cut.Trunk(self._built(config), "head"), seen, Store(cache_folder() / "store"), choice=choice).rows[:]
         head = solve_linear(rows, seen.labels, len(seen.classes), groups=seen.groups, seed=config.seed, folds=FOLDS)
         found = out_of_fold(head.oof_logits, head.oof_index, seen, head.folds)
-        scores = {"accuracy": None, "accuracy_ci95": None, "n": 0} if found is None else found.to_json()
+        scores = {"accuracy": None, "accuracy_ci95": None, "n": 0} if found is None else found.to_json(seen)
         return {**scores, "seconds": round(time.monotonic() - started, 3)}
 
     def _built(self, config: Config) -> networks.Network:
