@@ -6,9 +6,9 @@
     python bench/predict.py memory [--photos 200000]
 
 overlap: files to answers (headstart's stream, as `predict --out FILE.csv` has it) as a share of the best that the cores can give,
-1 / (1/inference + 1/decode), since each of the two takes all cores alone. Both are measured bare, in the same run and in turn:
-inference is OpenVINO's own asynchronous loop (AsyncInferQueue over the same file, at the same precision, one image a request), decode
-is the decoder in as many threads as there are cores. Bar: 0.85.
+1 / (1/inference + 1/decode), since each of the two takes all cores alone; and the same in CPU time, which other work on the machine
+disturbs less. Both are measured bare, in the same run and in turn: inference is OpenVINO's own asynchronous loop (AsyncInferQueue
+over the same file, at the same precision, one image a request), decode is the decoder in as many threads as there are cores. Bar: 0.85.
 
 peers: the same photos with headstart, a plain PyTorch fp32 script with a DataLoader of as many workers as there are cores, and
 `model.predict` of Keras over batches that such a loader reads (its backend is said; the network is Keras's own of that name, fp32).
@@ -131,6 +131,12 @@ def rate(n: int, work: Callable[[], None]) -> float:
     return n / (time.perf_counter() - started)
 
 
+def costs(n: int, work: Callable[[], None]) -> tuple[float, float]:
+    """Photos a second, and milliseconds of this process's CPU time a photo, which a busy machine hardly changes."""
+    before = time.process_time()
+    return rate(n, work), 1000 * (time.process_time() - before) / n
+
+
 def shown(values: list[float], digits: int = 0) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
@@ -149,12 +155,14 @@ def overlap(models: dict[str, Path], folder: Path, given: argparse.Namespace) ->
         infer = bare_inference(model, session.precision)
         rows = []
         for _ in range(given.runs):
-            inference, decode = infer(n // 2), rate(n, partial(bare_decode, photos, model.preprocessing))
-            whole = rate(n, partial(answer, model, photos, folder))
-            rows.append((inference, decode, whole, whole * (1 / inference + 1 / decode)))
-        inference, decode, whole, share = (list(column) for column in zip(*rows, strict=True))
-        print(f"  inference, bare {shown(inference)}; decode, bare {shown(decode)}; files to answers {shown(whole)}")
-        print(f"  share of the best: {verdict(share, 'overlap')}", flush=True)
+            inference, decode = costs(n // 2, partial(infer, n // 2)), costs(n, partial(bare_decode, photos, model.preprocessing))
+            whole = costs(n, partial(answer, model, photos, folder))
+            rows.append((inference, decode, whole))
+        for side, name in enumerate(("inference, bare", "decode, bare", "files to answers")):
+            print(f"  {name}: {shown([row[side][0] for row in rows])}; CPU {shown([row[side][1] for row in rows], 1)} ms a photo")
+        share = [whole[0] * (1 / inference[0] + 1 / decode[0]) for inference, decode, whole in rows]
+        cpu = [(inference[1] + decode[1]) / whole[1] for inference, decode, whole in rows]
+        print(f"  share of the best: {verdict(share, 'overlap')}; in CPU time {shown(cpu, 2)}", flush=True)
 
 
 def answer(model: Bundle, photos: Paths, folder: Path) -> None:
@@ -163,7 +171,7 @@ def answer(model: Bundle, photos: Paths, folder: Path) -> None:
     out.unlink()
 
 
-def bare_inference(model: Bundle, precision: str) -> Callable[[int], float]:
+def bare_inference(model: Bundle, precision: str) -> Callable[[int], None]:
     """OpenVINO's own loop, as its benchmark_app has it: images that are in memory, answers that nobody reads."""
     openvino = runtime.import_openvino()
     core = openvino.Core()
@@ -181,7 +189,7 @@ def bare_inference(model: Bundle, precision: str) -> Callable[[int], float]:
         queue.wait_all()
 
     run(32)
-    return lambda n: rate(n, lambda: run(n))
+    return run
 
 
 def bare_decode(photos: Paths, preprocessing: Preprocessing, load: Callable[..., np.ndarray] = pixels.load) -> None:
