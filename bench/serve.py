@@ -8,6 +8,8 @@
 The load comes from bench/load.py, in a process of its own on the same cores. Engine, server and tutorial take turns, so that a busy machine
 slows all of them; CPU milliseconds a photo hardly depend on what else runs. Weights and photos: shared/. mobilenetv2_100 with its 1,001
 ImageNet classes (`--model embedded`: the small one in the package), 200 ImageNet photos of about 500 x 375 px.
+
+PyTorch takes all cores by itself, and comes to a standstill where others want them, too: set OMP_NUM_THREADS=1 there for `tutorial`.
 """
 
 import argparse
@@ -63,8 +65,7 @@ class Server:
 
     def __init__(self, command: list[str], port: int | None, folder: Path) -> None:
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-        for name in ("HEADSTART_TOKEN", "OMP_NUM_THREADS"):  # the tutorial's PyTorch takes all cores, as it does by itself
-            environment.pop(name, None)
+        environment.pop("HEADSTART_TOKEN", None)
         self._log = (folder / f"log-{time.monotonic_ns()}").open("w+b")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment)
         self.port = port if port is not None else self._announced()
@@ -211,7 +212,7 @@ def tutorial(bundle: Path, photos: Path, folder: Path, seconds: float, turns: in
             try:
                 peer.wait_for_port()
                 path = ("--path", "/predict", "--kind", "form")
-                measured(peer, photos, 2, *path)
+                load(peer.port, photos, 2, "--connections", "2", *path)  # warm
                 rows = [(measured(server, photos, seconds, "--kind", "form"), measured(peer, photos, seconds, *path)) for _ in range(turns)]
             finally:
                 peer.process.terminate()
