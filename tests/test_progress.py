@@ -96,3 +96,27 @@ def test_waiting_is_shown_on_a_terminal_and_nowhere_else(monkeypatch: pytest.Mon
         finally:
             progress._quiet.reset(token)
         assert ("Loading PyTorch" in stream.getvalue()) == said
+
+
+def test_who_listens_is_told_at_once_and_of_every_unit_and_stderr_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[progress.Step] = []
+    token = progress._quiet.set(False)
+    try:
+        with progress.heard(told.append):
+            with progress.waiting("Solving a head"):
+                progress.say("it will take long")
+            with progress.progress("Reading photos", 4, done=1) as advance:
+                advance.note = "epoch 1"
+                advance(2)
+        with progress.quiet(), progress.heard(told.append), progress.progress("Inner loop", 1) as advance:
+            advance(1)
+    finally:
+        progress._quiet.reset(token)
+    assert [(step.description, step.done, step.total, step.note) for step in told] == [
+        ("Solving a head", 0, None, ""),
+        ("Reading photos", 1, 4, ""),
+        ("Reading photos", 3, 4, "epoch 1"),
+    ]
+    assert told[1].left_s is None
+    assert told[2].left_s == pytest.approx(1 / told[2].rate)
+    assert capsys.readouterr().err == ""

@@ -17,7 +17,7 @@ from studio_tools import Running
 
 @pytest.fixture
 def start(tmp_path: Path, tiny_weights: Path) -> Iterator[Callable[..., Running]]:
-    """A function that starts `headstart studio FOLDER` as a process of its own: `start(folder, network=options)`; ended afterwards."""
+    """A function that starts `headstart studio FOLDER` as a process: `start(folder, network=options)`; it is ended afterwards."""
     started: list[Running] = []
 
     def starting(folder: Path, *, network: tuple[str, ...] = ("--weights", str(tiny_weights))) -> Running:

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from headstart.bundle import explain
 from headstart.bundle.format import Bundle, load_bundle
 from headstart.bundle.predict import Prediction
@@ -23,6 +25,8 @@ class Tried:
     content: bytes
     run: Path
     answer: Prediction
+    coverage: float
+    """for what share of photos `answer.labels` holds the right class; 0 where the model has no such sets"""
 
 
 class Tries:
@@ -35,8 +39,10 @@ class Tries:
 
     def ask(self, run: Path, content: bytes) -> Tried:
         """What the model of a run says of a photo. Raises: BundleError: the model is damaged."""
-        answer = self._bundle(run).predict(content, top=5, provider="onnxruntime", precision="fp32")
-        tried = Tried(secrets.token_urlsafe(12), content, run, answer)
+        bundle = self._bundle(run)
+        answer = bundle.predict(content, top=5, provider="onnxruntime", precision="fp32")
+        coverage = 0.0 if bundle.conformal is None else bundle.conformal.coverage
+        tried = Tried(secrets.token_urlsafe(12), content, run, answer, coverage)
         if answer.reason is None:
             with self._changing:
                 self._kept[tried.id] = tried
@@ -68,7 +74,7 @@ def picture(content: bytes | Path, shorter_px: int) -> bytes:
     return file.getvalue()
 
 
-def _png(image: "object") -> bytes:
+def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "PNG")  # type: ignore[attr-defined]
+    image.save(file, "PNG")
     return file.getvalue()

@@ -35,7 +35,7 @@ async def ask(request: Request, studio: TheStudio, project: TheProject) -> HTMLR
     if tried.answer.reason is not None:
         return page(request, "tried.html", project, tried=None, problem=f"This file was not understood: {tried.answer.reason}.")
     top = [(label, probability, words.percent(probability)) for label, probability in tried.answer.top]
-    return page(request, "tried.html", project, tried=tried, top=top, problem="")
+    return page(request, "tried.html", project, tried=tried, top=top, coverage=f"{10 * tried.coverage:g}", problem="")
 
 
 @routes.get("/p/{project_id}/tried/{tried_id}/photo.jpg")
