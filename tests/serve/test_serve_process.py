@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,18 +28,29 @@ Start = Callable[..., "Process"]
 
 class Process:
     def __init__(self, *words: str, **environment: str) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, `close` closes it; a pipe that nobody reads would be full after some hundred requests
         self.process = subprocess.Popen(
-            [*COMMAND, *words, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+            [*COMMAND, *words, "--port", "0"], stdout=subprocess.PIPE, stderr=self._log, text=True, env={**os.environ, **environment}
         )
         self.said = self.process.stdout.readline()
         found = re.search(r"at http://127\.0\.0\.1:(\d+)$", self.said.strip())
-        assert found is not None, (self.said, self.process.stderr.read())
+        assert found is not None, (self.said, self.log())
         self.port = int(found[1])
 
     def ends(self) -> tuple[int, list[dict]]:
         """Its exit status, and its log."""
-        _, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, [json.loads(line) for line in errors.splitlines()]
+        self.process.communicate(timeout=60)
+        return self.process.returncode, [json.loads(line) for line in self.log().splitlines()]
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+        self._log.close()
 
 
 @pytest.fixture
@@ -51,9 +63,7 @@ def start() -> Iterator[Start]:
 
     yield make
     for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.communicate()
+        one.close()
 
 
 def test_sigterm_answers_what_was_accepted_and_exits_with_0(start: Start, built: Path) -> None:
@@ -98,6 +108,7 @@ def test_clients_that_keep_connections_lose_no_request_when_the_server_ends(star
                     response.read()
                 except OSError as error:
                     lost.extend([error] if n_before else [])  # a new connection may meet the port's end; a kept one may not
+                    connection.close()
                     return
                 answers.append(response.status)
                 if response.will_close:

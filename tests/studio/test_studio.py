@@ -22,6 +22,7 @@ def digest(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
+@pytest.mark.slow
 def test_a_killed_studio_loses_no_accepted_job_and_the_next_one_does_it(start: Start, tmp_path: Path) -> None:
     folder = make_photos(tmp_path / "photos", n=8)
     before = digest(folder)
