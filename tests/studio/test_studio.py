@@ -115,13 +115,14 @@ def test_a_job_is_followed_by_events_cancelled_and_continued(start: Start, tmp_p
     studio = start(folder)
     base = studio.enter()
     studio.post(f"{base}/jobs", kind="train")
-    first = events(studio, f"{base}/events", 3)
-    assert [name for name, _ in first] == ["work", "step", "stage"]
-    assert "Training" in first[0][1]
-    studio.post(f"{base}/jobs/1/cancel")
+    until(lambda: jobs_of(folder)[0]["state"] == "running")
+    studio.post(f"{base}/jobs/1/cancel")  # at once: so few photos are done in seconds
     until(lambda: jobs_of(folder)[0]["state"] == "cancelled")
     assert b"was stopped" in studio.ask("GET", f"{base}/train")[2]
     studio.post(f"{base}/jobs/1/continue")
+    first = events(studio, f"{base}/events", 3)
+    assert [name for name, _ in first] == ["work", "step", "stage"]
+    assert "Training" in first[0][1]
     until(lambda: jobs_of(folder)[0]["state"] == "done")
     studio.post(f"{base}/jobs/1/cancel")
     assert jobs_of(folder)[0]["state"] == "done", "what is done stays done"

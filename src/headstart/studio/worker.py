@@ -47,12 +47,15 @@ class Inbox:
         self.ended = threading.Event()
         self._changing = threading.Lock()
         self._running: int | None = None
+        self._unwanted: set[int] = set()  # cancelled before they began
         threading.Thread(target=self._listen, daemon=True).start()
 
     @contextlib.contextmanager
     def running(self, job_id: int) -> Any:
         """Within this block, and nowhere else, a word to cancel that job interrupts the main thread."""
         with self._changing:
+            if job_id in self._unwanted:
+                raise KeyboardInterrupt
             self._running = job_id
         try:
             yield
@@ -64,6 +67,7 @@ class Inbox:
         for line in sys.stdin:
             message = json.loads(line)
             if "do" in message:
+                self._unwanted.discard(message["do"]["id"])  # of an earlier attempt
                 self.orders.put(message["do"])
             elif "cancel" in message:
                 self._interrupt(message["cancel"])
@@ -78,6 +82,8 @@ class Inbox:
             found = self._running is not None and job_id in (None, self._running)
             if found:
                 _thread.interrupt_main()
+            elif job_id is not None:
+                self._unwanted.add(job_id)
         return found
 
 
