@@ -92,19 +92,9 @@ def bundle(name: str, folder: Path) -> Path:
     import timm
     import torch
     from safetensors.torch import load_file, save_file
-    from torch import nn
 
     from headstart.bundle.export import build_bundle
-
-    class Normalised(nn.Module):
-        """uint8 [n, px, px, 3] -> logits, with mean and std of 0.5."""
-
-        def __init__(self, network: nn.Module) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.network(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    from predict_cold import Normalised
 
     torch.manual_seed(0)
     network = timm.create_model(name, **ARGUMENTS[name]).eval()
