@@ -92,7 +92,7 @@ def test_a_photo_over_the_servers_pixels_is_refused_from_its_header(serve: Serve
         found = running.ask(path, photo(size=(50, 40)), "image/png")
         assert (found.status, found.json["error"]) == (
             422,
-            "the photo cannot be read: 50 x 40 pixels, more than the 1,000 that this server takes",
+            "the photo cannot be read: 50 x 40 pixels, more than the 1,000 a photo may have",
         )
     assert running.ask("/v1/predict", photo(size=(40, 25)), "image/png").status == 200
 

@@ -229,8 +229,8 @@ class Read:
     reason: str | None = None
 
 
-def read(photo: Photo, preprocessing: Preprocessing) -> Read:
-    """The photo as the network takes it, or the reason why not; never raises for a photo."""
+def read(photo: Photo, preprocessing: Preprocessing, *, max_pixels: int | None = None) -> Read:
+    """The photo as the network takes it, or the reason why not; never raises for a photo. A file may have at most `max_pixels`."""
     path = os.fspath(photo) if isinstance(photo, str | os.PathLike) else ""
     try:
         if isinstance(photo, np.ndarray):
@@ -238,7 +238,7 @@ def read(photo: Photo, preprocessing: Preprocessing) -> Read:
         if isinstance(photo, Image.Image):
             return Read(path, prepare(np.asarray(to_rgb(ImageOps.exif_transpose(photo))), preprocessing))
         if isinstance(photo, str | os.PathLike | bytes):
-            return Read(path, load(photo, preprocessing))
+            return Read(path, load(photo, preprocessing, max_pixels=max_pixels))
     except DataError as error:
         return Read(path, reason=getattr(error, "reason", error.message))
     except (OSError, ValueError, MemoryError) as error:  # a Pillow image whose file is damaged or closed

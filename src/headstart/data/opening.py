@@ -125,14 +125,15 @@ def probe(source: bytes | str | os.PathLike[str]) -> PhotoFacts:
         raise _unreadable(error, data, source) from error
 
 
-def open_upright(source: bytes | str | os.PathLike[str], shorter_px: int | None = None) -> Opened:
+def open_upright(source: bytes | str | os.PathLike[str], shorter_px: int | None = None, *, max_pixels: int | None = None) -> Opened:
     """The first frame, upright, in RGB; a JPEG perhaps scaled down to no less than `DRAFT_HEADROOM` x `shorter_px`.
 
-    Raises: UnreadableImage: for whatever reason the pixels cannot all be had.
+    Raises: UnreadableImage: for whatever reason the pixels cannot all be had; its header says more than `max_pixels` (width x
+        height; None: `PIXEL_LIMIT`).
     """
     data = read_bytes(source)
     try:
-        image = _open_header(data)
+        image = _open_header(data, max_pixels)
         box = _draft(image, shorter_px)
         image.load()
         orientation = _orientation(image, loaded=True)
@@ -166,14 +167,14 @@ def _file_reason(error: OSError | ValueError) -> str:
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 
-def _open_header(data: bytes) -> Image.Image:
+def _open_header(data: bytes, max_pixels: int | None = None) -> Image.Image:
     """Identify the file by its content, read its header, check its size."""
     _mute_pillow()
     format_name = image_format(data)
     if format_name is None:
         raise UnreadableImage(foreign_kind(data))
     image = _open_heif(data) if format_name == "HEIF" else Image.open(io.BytesIO(data), formats=(format_name,))
-    _check_size(image.size)
+    _check_size(image.size, PIXEL_LIMIT if max_pixels is None else max_pixels)
     return image
 
 
@@ -186,12 +187,12 @@ def _open_heif(data: bytes) -> Image.Image:
     return image
 
 
-def _check_size(size: tuple[int, int]) -> None:
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise UnreadableImage(f"no pixels ({width} x {height})")
-    if width * height > PIXEL_LIMIT:
-        raise UnreadableImage(f"{width} x {height} pixels, more than the {PIXEL_LIMIT:,} a photo may have")
+    if width * height > max_pixels:
+        raise UnreadableImage(f"{width} x {height} pixels, more than the {max_pixels:,} a photo may have")
 
 
 def _draft(image: Image.Image, shorter_px: int | None) -> Box:

@@ -140,12 +140,12 @@ def decode(source: Source, *, shorter_px: int | None = None) -> Pixels:
     return _array(opened.image.resize(whole_size, Image.Resampling.BICUBIC, box=opened.box))
 
 
-def load(source: Source, pre: Preprocessing) -> Pixels:
+def load(source: Source, pre: Preprocessing, *, max_pixels: int | None = None) -> Pixels:
     """A photo as the network takes it: uint8 [px, px, 3] with px = `pre.input_px`.
 
-    Raises: UnreadableImage: with a short `reason`.
+    Raises: UnreadableImage: with a short `reason`; one of more than `max_pixels` (width x height) is refused by its header.
     """
-    return _fit(open_upright(source, pre.resize_px), pre)
+    return _fit(open_upright(source, pre.resize_px, max_pixels=max_pixels), pre)
 
 
 def prepare(image: Pixels, pre: Preprocessing) -> Pixels:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from headstart.bundle.predict import Prediction, Read, predictions, read
-from headstart.data.pixels import UnreadableImage, probe
 from headstart.features.runtime import cores
 from headstart.serve.metrics import Metrics
 from headstart.serve.models import Loaded
@@ -119,7 +118,7 @@ class Batcher:
         else:
             started = time.monotonic()
             try:
-                job.seen = self._read(job)
+                job.seen = read(job.photo, job.call.model.bundle.preprocessing, max_pixels=self._settings.max_pixels)
                 answer = None if job.seen.reason is None else Prediction("", reason=job.seen.reason)
             except Exception as error:  # a bug: the request fails, the thread lives on
                 answer = error
@@ -132,13 +131,6 @@ class Batcher:
             self._more.notify_all()
         if answer is not None:
             self._hand_over([(job, answer)])
-
-    def _read(self, job: _Job) -> Read:
-        try:
-            check_size(job.photo, self._settings.max_pixels)
-        except UnreadableImage as error:
-            return Read("", reason=error.reason)
-        return read(job.photo, job.call.model.bundle.preprocessing)
 
     def _answer_batches(self) -> None:
         """In a network thread: until closed."""
@@ -206,13 +198,6 @@ class Batcher:
             call.n_open -= 1
             if call.n_open == 0:
                 call.answered.set_result([one for one in call.results if one is not None])
-
-
-def check_size(photo: bytes, max_pixels: int) -> None:
-    """Raises: UnreadableImage: its header says that it has more pixels than that, or is damaged."""
-    facts = probe(photo)
-    if facts.width * facts.height > max_pixels:
-        raise UnreadableImage(f"{facts.width} x {facts.height} pixels, more than the {max_pixels:,} that this server takes")
 
 
 def _shortened(prediction: Prediction, top: int) -> Prediction:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from headstart.bundle.explain import find_label, heat_map, overlay, upright
-from headstart.data.pixels import UnreadableImage
+from headstart.data.pixels import UnreadableImage, probe
 from headstart.errors import ConfigError
-from headstart.serve.batching import check_size
 from headstart.serve.models import Loaded
 from headstart.serve.refusals import Refused
 from headstart.serve.settings import Settings
@@ -71,7 +70,7 @@ class Explainer:
                 raise _GivenUp
 
         try:
-            check_size(photo, self._settings.max_pixels)
+            _check_size(photo, self._settings.max_pixels)
             give_way(0)
             session = model.session
             found = heat_map(model.bundle, photo, label, provider=session.provider, precision=session.precision, advance=give_way)
@@ -88,3 +87,10 @@ class Explainer:
             "found": bool(found.values.any()),
             "png": base64.b64encode(picture.getvalue()).decode("ascii"),
         }
+
+
+def _check_size(photo: bytes, max_pixels: int) -> None:
+    """Raises: UnreadableImage: its header says that it has more pixels than that, or is damaged."""
+    facts = probe(photo)
+    if facts.width * facts.height > max_pixels:
+        raise UnreadableImage(f"{facts.width} x {facts.height} pixels, more than the {max_pixels:,} a photo may have")
