@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from headstart.backbone.attention import write_out
 from headstart.backbone.graph import is_norm
 from headstart.backbone.layers import layers, parameters_by_node
 from headstart.backbone.networks import Network
@@ -245,6 +246,7 @@ def _tail(network: Network, cut: Cut, batch_statistics: bool) -> Tail:
     features, output = layout.end(HEAD), layout.traced.output
     body = layout.traced.part(start, features)
     _keep_input(body)
+    write_out(body)
     shape = tuple(features.meta["shape"][1:])
     classifier = nn.Identity() if features is output else _classifier(layout.traced.part(features, output), shape)
     return Tail(

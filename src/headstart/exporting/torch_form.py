@@ -45,7 +45,7 @@ def write_torch(folder: Path, bundle: Bundle, model: Any, weights_file: Path | N
     px = bundle.preprocessing.input_px
     _check(module, bundle)
     example = torch.zeros((2, px, px, 3), dtype=torch.uint8)
-    with warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
         torch.export.save(program, folder / PROGRAM_FILE)

@@ -110,7 +110,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _trace(module: torch.nn.Module, example: torch.Tensor, file: Path, output: str) -> None:
-    with warnings.catch_warnings():  # that tracing is old, and that Python values are baked in: the check after it decides
+    with torch.no_grad(), warnings.catch_warnings():  # that tracing is old, and that Python values are baked in: the check after it decides
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
@@ -125,7 +125,7 @@ def _trace(module: torch.nn.Module, example: torch.Tensor, file: Path, output: s
 
 
 def _torch_export(module: torch.nn.Module, example: torch.Tensor, file: Path, output: str) -> None:
-    with warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
