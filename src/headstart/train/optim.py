@@ -39,13 +39,21 @@ def optimiser(tail: Tail, phase: Phase) -> torch.optim.Optimizer:
     given = [
         {"params": parameters, "share": phase.rate_decay**distance, "decay": decay} for (distance, decay), parameters in groups.items()
     ]
-    # One pass over a parameter's memory instead of one for each of a dozen operations: a step of ResNet-50's 24 million takes a quarter.
-    fused = all(parameter.device.type in _FUSED and parameter.is_floating_point() for parameter in tail.parameters())
     if phase.optimiser == "sgd":
-        return torch.optim.SGD(given, lr=phase.rate, momentum=phase.momentum, nesterov=phase.momentum > 0, fused=fused)
+        return torch.optim.SGD(given, lr=phase.rate, momentum=phase.momentum, nesterov=phase.momentum > 0, fused=_can_fuse(given))
     if phase.optimiser == "rmsprop":
         return torch.optim.RMSprop(given, lr=phase.rate, alpha=0.9, eps=1e-7, momentum=phase.momentum)
-    return torch.optim.Adam(given, lr=phase.rate, betas=_ADAM_BETAS, fused=fused)
+    return adam(given, phase.rate)
+
+
+def adam(given: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    """Adam over groups of parameters; decay is `take_step`'s."""
+    return torch.optim.Adam(given, lr=rate, betas=_ADAM_BETAS, fused=_can_fuse(given))
+
+
+def _can_fuse(given: list[dict[str, Any]]) -> bool:
+    """Whether each parameter's memory can be gone over once, not once for each of a dozen operations: ResNet-50's takes a quarter."""
+    return all(parameter.device.type in _FUSED for group in given for parameter in group["params"])
 
 
 @torch.no_grad()

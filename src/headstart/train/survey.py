@@ -13,12 +13,14 @@ from headstart.backbone.graph import is_norm
 from headstart.backbone.networks import Network
 from headstart.data import pixels
 from headstart.data.reading import read_unchanged
-from headstart.train.plan import DEPTHS, Cost, Situation, seconds_of
+from headstart.train import optim
+from headstart.train.parts import in_parts
+from headstart.train.plan import BATCH, DEPTHS, Cost, Situation, seconds_of
 from headstart.train.task import Task
 from headstart.train.tune import Place
 
 MEASURE_S = 5.0
-MEASURE_PHOTOS = 8
+MEASURE_PHOTOS = 16
 LONG_S = 0.5  # two calls that take longer together are measure enough
 TRUNK_PHOTOS = 32  # a trunk pass over fewer says little about its speed
 
@@ -72,10 +74,10 @@ def measure(network: Network, cut: str, sample: Sample) -> Cost:
     """Time real steps behind `cut` on the sample's photos."""
     place = torch.device(sample.device)
     trunk, tail = cuts.split(network, cut)
-    trunk, tail = trunk.to(place), tail.with_head(sample.n_classes).to(place)
+    trunk, tail = trunk.to(place), tail.with_head(sample.n_classes).to(place).to(memory_format=torch.channels_last)
     x = torch.from_numpy(sample.images).to(place)
     labels = torch.zeros(len(x), dtype=torch.int64, device=place)
-    optimiser = torch.optim.AdamW([weight for weight in tail.parameters() if weight.requires_grad], lr=0.0, weight_decay=0.0)
+    optimiser = optim.adam([{"params": [weight for weight in tail.parameters() if weight.requires_grad]}], rate=0.0)
     autocast = torch.autocast(place.type, torch.bfloat16, enabled=sample.precision == "bf16")
     rows = trunk(x)
 
@@ -87,15 +89,15 @@ def measure(network: Network, cut: str, sample: Sample) -> Cost:
         with torch.inference_mode(), autocast:
             tail.eval()(rows)
 
-    def step() -> None:
+    def learn() -> None:
         with autocast:
-            logits = tail.train()(rows)
+            logits = forward(rows)
         nn.functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        optimiser.zero_grad()
 
     is_pixels = trunk.cut == cuts.INPUT
-    live_s, forward_s, step_s = (0.0 if work is live and is_pixels else _timed(work, place) / len(x) for work in (live, answer, step))
+    live_s, forward_s = (0.0 if work is live and is_pixels else _timed(work, place) / len(x) for work in (live, answer))
+    forward = in_parts(tail.train())
+    step_s = _timed(learn, place) / len(x) + _timed(optimiser.step, place) / BATCH
     trunk_s = sample.load_s + live_s if sample.trunk_s is None else sample.trunk_s
     return Cost(trunk.cut, sample.load_s, trunk_s, live_s, step_s, forward_s, rows[0].numel() * (1 if is_pixels else 2))
 

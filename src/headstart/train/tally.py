@@ -9,6 +9,8 @@ from headstart.backbone.cut import Trunk
 from headstart.train.batches import Feed
 from headstart.train.processes import Processes
 
+Compute = Callable[[torch.Tensor], torch.Tensor]
+
 
 class Tally:
     """Running mean of loss and accuracy over batches; unweighted and unsmoothed, so that train and val compare.
@@ -76,10 +78,10 @@ def tally_of(tail: nn.Module, feed: Feed, front: Trunk | None, precision: str) -
     return tally
 
 
-def answer(tail: nn.Module, x: torch.Tensor, front: Callable[[torch.Tensor], torch.Tensor] | None, precision: str) -> torch.Tensor:
+def answer(tail: Compute, x: torch.Tensor, front: Compute | None, precision: str) -> torch.Tensor:
     """The logits of a batch, float32 [n, k]."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits: torch.Tensor = tail(x if front is None else front(x))
+        logits = tail(x if front is None else front(x))
     return logits.float()
 
 

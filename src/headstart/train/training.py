@@ -22,6 +22,7 @@ from headstart.train.batches import Batch, Feed
 from headstart.train.checkpoint import Snapshot, optimiser_tensors, restore_optimiser
 from headstart.train.ema import AveragedWeights
 from headstart.train.optim import Schedule, optimiser, take_step
+from headstart.train.parts import in_parts
 from headstart.train.tally import Tally, add_up, answer, tally_of
 
 LOOK_EVERY = 10  # steps between two looks at the running loss: on a GPU, each waits for what is still being computed
@@ -70,6 +71,7 @@ class Training:
         if phase.dropout is not None:
             for module in _dropouts(self._tail):
                 module.p = phase.dropout
+        self._forward = in_parts(self._tail)
         self._trained = [parameter for parameter in self._tail.parameters() if parameter.requires_grad]
         self._optimiser = optimiser(self._tail, phase)
         self._schedule = Schedule(self._optimiser, phase, phase.epochs * feed.n_steps)
@@ -123,7 +125,7 @@ class Training:
         front: Callable[[torch.Tensor], torch.Tensor] | None = self._front
         if batch.mixing is not None:
             front = functools.partial(_blended, mixing=batch.mixing, front=self._front)
-        logits = answer(self._tail, x, front, self._precision)
+        logits = answer(self._forward, x, front, self._precision)
         losses = self._losses(logits, labels)
         if batch.mixing is not None:
             share = torch.from_numpy(batch.mixing.label_share).to(self._place)
