@@ -59,7 +59,8 @@ def report(recipe: str, out: Path, seed: int) -> None:
     probe = "" if tuning["probe"] is None else f"{tuning['probe']['val_accuracy']:.3f}"
     accuracy = f"{test['accuracy']:.3f} ({low:.3f} to {high:.3f})"
     print(
-        f"{recipe:<22}{name:<20}{accuracy:<24}{test['f1_macro']:<10.3f}{probe:>10}{val['accuracy']:>11.3f}  {tuning['kept']:<9}{minutes:>8.1f}",
+        f"{recipe:<22}{name:<20}{accuracy:<24}{test['f1_macro']:<10.3f}{probe:>10}{val['accuracy']:>11.3f}  "
+        f"{tuning['kept']:<9}{minutes:>8.1f}",
         flush=True,
     )
 
