@@ -10,6 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import headstart
+from headstart import probing
+from headstart.backbone import cut, networks
 from headstart.errors import ConfigError, DataError, WeightsError
 from samples import make_photos
 
@@ -96,3 +98,10 @@ def test_what_cannot_be_compared_is_a_clear_error(tiny_weights: Path, tmp_path: 
         save_file({name: file.get_tensor(name) for name in file.keys()}, nameless)  # noqa: SIM118
     with pytest.raises(WeightsError, match=r"does not say which network it is for\nhint: give files that name their network"):
         headstart.probe(photos, weights=[tiny_weights, nameless])
+
+
+def test_operations_of_attention_are_counted() -> None:
+    """Two products of 17 tokens with 17 tokens over 192 channels, in one block more."""
+    one, two = (probing._gflop(cut.Trunk(networks.untrained("vit_tiny_patch16_224", px=64, depth=depth), "head")) for depth in (1, 2))
+    attention, others = 2 * 2 * 17 * 17 * 192, 2 * 17 * 192 * 192 * (3 + 1 + 4 + 4)
+    assert 1e9 * (two - one) == attention + others

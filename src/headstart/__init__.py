@@ -68,7 +68,7 @@ def fit(
         out: folder for the run: absent, empty, or of an unfinished run to continue. Default: the first free of
             runs/NAME, runs/NAME-2, ...
         backbone: a pretrained network (`headstart backbones` lists them). Default: the small one in this package.
-        weights: a file of pretrained weights, safetensors or a torch state dict.
+        weights: a file of pretrained weights: safetensors, a torch state dict, or a Keras .h5.
         stop: last stage of the network to use.
         recipe: a recipe's name (photos, the default; quick, best, classic and more) or a TOML file; `set`: single keys of it, such
             as {"head.kind": "dense"}.

@@ -70,7 +70,7 @@ class Phase:
         "adamw", "sgd is with Nesterov momentum; adam differs from adamw in name only, since weight decay is decoupled in all"
     )
     rate: float = key(1e-3, "peak learning rate", least=0)
-    momentum: float = key(0.9, "of sgd and rmsprop", least=0, most=0.999)
+    momentum: float | None = key(None, "of sgd and rmsprop; default: 0.9 for sgd, 0 for rmsprop", least=0, most=0.999)
     schedule: Literal["cosine", "constant", "one-cycle", "plateau"] = key(
         "cosine",
         "cosine: warm-up, then down to 0; one-cycle: up for 30 % of steps while momentum falls, then down; "
@@ -112,7 +112,7 @@ class Phase:
             (self.rate == 0, "rate = 0 trains nothing"),
             (self.views > 1 and not self._augments, "views that nothing augments are all the same: leave views out, or set augment"),
             (
-                self.momentum != usual.momentum and self.optimiser in ("adam", "adamw"),
+                self.momentum is not None and self.optimiser in ("adam", "adamw"),
                 f"momentum is of sgd and rmsprop, not of {self.optimiser}",
             ),
             (self.warm_up != usual.warm_up and self.schedule == "one-cycle", "warm_up is not of one-cycle, which rises over 30 % of steps"),
@@ -150,7 +150,7 @@ class Config:
     backbone: str | None = key(
         None, "pretrained network, as `headstart backbones` lists them; default: the embedded one, or what the weights file says"
     )
-    weights: str | None = key(None, "file of pretrained weights (safetensors, or a torch state dict)")
+    weights: str | None = key(None, "file of pretrained weights (safetensors, a torch state dict, or a Keras .h5)")
     stop: str | None = key(None, "last stage of the network to use; later ones are dropped")
     px: int | None = key(
         None, "side of the square the network sees, in pixels; default: what the weights were trained for", least=16, most=2048

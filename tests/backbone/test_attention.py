@@ -35,3 +35,9 @@ def test_a_tail_in_training_answers_as_it_does_without_gradients() -> None:
     written_out = [node for node in tail.body.graph.nodes if node.target is attend]
     assert len(written_out) == 2
     torch.testing.assert_close(tail(images).detach(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_weights_that_are_too_many_to_keep_are_left_to_the_fused_operation() -> None:
+    for n, name in ((64, "UnsafeViewBackward0"), (1025, "ScaledDotProduct")):
+        query = torch.zeros(1, 1, n, 4, requires_grad=True)
+        assert name in type(attend(query, query, query).grad_fn).__name__

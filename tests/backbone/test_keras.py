@@ -185,6 +185,14 @@ def test_the_file_says_which_network_it_is_and_the_name_must_agree(tmp_path: Pat
     )
 
 
+def test_the_classifier_has_another_name_in_the_file_that_keras_downloads(tmp_path: Path) -> None:
+    """keras-applications, which the published file is of, called it `probs`; Keras says `predictions` today and reads by order."""
+    for name in ("predictions", "probs"):
+        path = write(tmp_path / f"{name}.h5", {**STEM, name: [("kernel", (2048, 1000)), ("bias", (1000,))]})
+        assert weights.locate(None, path).record.name == "resnet50_keras_v1"
+        assert {"fc.weight", "fc.bias"} <= set(read_tensors(path))
+
+
 def test_a_keras_file_in_the_cache_folder_is_found_by_its_name(own_cache: Path) -> None:
     (own_cache / "weights").mkdir()
     write(own_cache / "weights" / "resnet50_keras_v1.h5", STEM)

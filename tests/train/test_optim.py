@@ -80,6 +80,11 @@ def test_each_name_gives_its_optimiser_with_the_momentum_asked_for(name: str, ki
     assert made.param_groups[0].get("nesterov", True)
 
 
+def test_momentum_is_as_usual_with_each_optimiser_where_none_is_asked_for() -> None:
+    usual = {name: optimiser(make_tail(), Phase(optimiser=name)).param_groups[0]["momentum"] for name in ("sgd", "rmsprop")}
+    assert usual == {"sgd": 0.9, "rmsprop": 0.0}
+
+
 def test_without_momentum_sgd_is_plain() -> None:
     tail = make_tail()
     optimizer = optimiser(tail, Phase(optimiser="sgd", momentum=0.0, rate=2.0, weight_decay=0.0))
@@ -110,7 +115,7 @@ def test_each_stage_has_a_share_of_the_next_ones_rate(schedule: str) -> None:
 
 @pytest.mark.parametrize(("name", "high"), [("adamw", 0.95), ("sgd", 0.9), ("rmsprop", 0.9)])
 def test_one_cycle_lowers_momentum_while_the_rate_rises(name: str, high: float) -> None:
-    phase = Phase(optimiser=name, schedule="one-cycle", rate=0.1)
+    phase = Phase(optimiser=name, schedule="one-cycle", rate=0.1, momentum=0.9 if name == "rmsprop" else None)
     optimizer = optimiser(make_tail(), phase)
     schedule, momentum = Schedule(optimizer, phase, 100), []
     for step in range(100):

@@ -135,3 +135,25 @@ def test_training_in_parts_repeats_and_agrees_with_training_in_one_piece() -> No
     divided = losses(2)
     assert losses(2) == divided
     assert losses(1) == pytest.approx(divided, rel=1e-3)
+
+
+class Counting(nn.Module):
+    """Passes on what it gets, and keeps how many rows and how many threads there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.seen: list[tuple[int, int]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append((len(x), torch.get_num_threads()))
+        return x * self.weight
+
+
+def test_few_parts_share_all_cores() -> None:
+    torch.set_num_threads(4)
+    body = Counting()
+    tail = Tail(body, nn.Linear(3, 2), normalise=nn.Identity(), d_features=3, stage_of={"body.weight": "a"}).train()
+    in_parts(tail)(torch.ones(2 * LEAST_ROWS, 3)).sum().backward()
+    assert body.seen == [(LEAST_ROWS, 2)] * 2
+    assert torch.get_num_threads() == 4

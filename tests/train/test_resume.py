@@ -20,6 +20,7 @@ from tiny_tail import PHASE, train_in_a_process, train_tiny, without_clock
 
 from headstart.config import Phase
 from headstart.train import checkpoint
+from headstart.train.checkpoint import restore_optimiser
 from headstart.train.loop import Epoch, Trained
 
 
@@ -128,6 +129,17 @@ def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
     other.touch()
     train_tiny(JUMPY, tmp_path / "phase")
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "phase"]
+
+
+def test_a_fused_optimiser_finds_its_steps_where_its_weights_are() -> None:
+    """As on a GPU; on the CPU both are in one place. The device `meta` computes nothing, so the optimiser is only told that it is fused."""
+    weight = torch.nn.Parameter(torch.zeros(2, device="meta"))
+    adam = torch.optim.Adam([weight])
+    restore_optimiser(adam, {"0.step": torch.tensor(3.0)})
+    assert adam.state[weight]["step"].device.type == "cpu"
+    adam.param_groups[0]["fused"] = True
+    restore_optimiser(adam, {"0.step": torch.tensor(3.0)})
+    assert adam.state[weight]["step"].device.type == "meta"
 
 
 def test_epochs_of_less_than_a_second_are_not_all_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

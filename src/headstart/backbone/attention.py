@@ -7,6 +7,8 @@ import torch
 from torch import fx
 from torch.nn.functional import scaled_dot_product_attention
 
+WEIGHTS_AT_MOST = 2**20  # in one block: ViT-Large at 224 px has 0.6 million, ViT-Small at 384 px has 2.0
+
 
 def attend(
     query: torch.Tensor,
@@ -21,10 +23,12 @@ def attend(
 
     Plain attention on a CPU that will be asked for gradients is computed as the product, softmax and product that it is: the fused
     operation's backward pass takes half of a vision transformer's training there, more than all of its matrix products
-    (docs/LOG.md, "Training on a CPU").
+    (docs/LOG.md, "Training on a CPU"). It keeps all weights for that, which the fused one does not: more than `WEIGHTS_AT_MOST` of a
+    photo are too many to keep.
     """
     is_plain = attn_mask is None and not dropout_p and not is_causal and not options
-    if not is_plain or query.device.type != "cpu" or not torch.is_grad_enabled():
+    is_small = query.shape[:-1].numel() * key.shape[-2] <= WEIGHTS_AT_MOST * len(query)
+    if not is_plain or not is_small or query.device.type != "cpu" or not torch.is_grad_enabled():
         attended: torch.Tensor = scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **options)
         return attended
     return ((query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)).softmax(-1) @ value

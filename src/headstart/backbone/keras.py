@@ -193,7 +193,7 @@ def _of_another_network(layers: Sequence[_Layer], path: Path) -> WeightsError:
 
 def _resnet_place(name: str) -> str | None:
     """timm's name of a layer of Keras's ResNet50: `conv3_block1_0_bn` is `layer2.0.downsample.1`."""
-    fixed = {"conv1_conv": "conv1", "conv1_bn": "bn1", "predictions": "fc"}
+    fixed = {"conv1_conv": "conv1", "conv1_bn": "bn1", "predictions": "fc", "probs": "fc"}  # the last two: of Keras, of keras-applications
     if name in fixed:
         return fixed[name]
     parts = re.fullmatch(r"conv([2-5])_block(\d+)_([0-3])_(conv|bn)", name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from headstart.backbone import EMBEDDED_FILE, keras
 from headstart.backbone import download as hub
-from headstart.backbone.catalog import EMBEDDED, Record, find, from_header
+from headstart.backbone.catalog import EMBEDDED, KERAS_INCEPTION_V3, KERAS_RESNET50, Record, find, from_header
 from headstart.backbone.reading import is_keras, read_header, read_tensors, sha256_of
 from headstart.errors import WeightsError
 from headstart.files import cache_folder
@@ -81,7 +81,8 @@ def ways_out(record: Record) -> str:
     """What to do when the weights of `record` are not at hand, in one line."""
     place = cache_folder() / "weights" / f"{record.name}.safetensors"
     there = f" (from https://huggingface.co/{record.hub_id})" if record.hub_id is not None else ""
-    return f"give a file with --weights FILE, or put one at {place}{there}, or leave --backbone out to use the embedded backbone"
+    keras_file = " (Keras keeps its own in ~/.keras/models: *_notop.h5)" if record.name in (KERAS_RESNET50, KERAS_INCEPTION_V3) else ""
+    return f"give a file with --weights FILE{keras_file}, or put one at {place}{there}, or use --backbone {EMBEDDED}, which is here"
 
 
 def _given(path: Path, name: str | None) -> WeightsFile:

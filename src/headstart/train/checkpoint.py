@@ -103,14 +103,15 @@ def optimiser_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 def restore_optimiser(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Give an optimiser the memory that `optimiser_tensors` took from one over the same parameters."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
     for name, tensor in tensors.items():
         i, what = name.split(".")
-        parameter = parameters[int(i)]
+        parameter, group = parameters[int(i)]
         # In the parameter's own order of memory, as the optimiser makes it: in another, products would be rounded by other code.
-        # Steps are counted on the CPU.
+        # A fused optimiser counts its steps where its parameters are, the others on the CPU.
         alike = tensor.shape == parameter.shape and tensor.ndim > 0
-        optimizer.state[parameter][what] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if alike else tensor
+        beside = tensor.to(parameter.device) if group.get("fused") else tensor
+        optimizer.state[parameter][what] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if alike else beside
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:

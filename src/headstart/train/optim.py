@@ -39,11 +39,17 @@ def optimiser(tail: Tail, phase: Phase) -> torch.optim.Optimizer:
     given = [
         {"params": parameters, "share": phase.rate_decay**distance, "decay": decay} for (distance, decay), parameters in groups.items()
     ]
+    momentum = momentum_of(phase)
     if phase.optimiser == "sgd":
-        return torch.optim.SGD(given, lr=phase.rate, momentum=phase.momentum, nesterov=phase.momentum > 0, fused=_can_fuse(given))
+        return torch.optim.SGD(given, lr=phase.rate, momentum=momentum, nesterov=momentum > 0, fused=_can_fuse(given))
     if phase.optimiser == "rmsprop":
-        return torch.optim.RMSprop(given, lr=phase.rate, alpha=0.9, eps=1e-7, momentum=phase.momentum)
+        return torch.optim.RMSprop(given, lr=phase.rate, alpha=0.9, eps=1e-7, momentum=momentum)
     return adam(given, phase.rate)
+
+
+def momentum_of(phase: Phase) -> float:
+    """Of SGD and RMSprop, as asked or as usual with them."""
+    return phase.momentum if phase.momentum is not None else 0.9 if phase.optimiser == "sgd" else 0.0
 
 
 def adam(given: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
@@ -93,7 +99,7 @@ class Schedule:
                 if "betas" in group:
                     group["betas"] = (_ONE_CYCLE_ADAM - fall, _ADAM_BETAS[1])
                 else:
-                    group["momentum"] = max(0.0, self._phase.momentum - fall)
+                    group["momentum"] = max(0.0, momentum_of(self._phase) - fall)
 
     def observe(self, loss: float) -> None:
         """Tell the loss of the epoch just ended. Three epochs in a row that are not better than the best lower a plateau's rate."""

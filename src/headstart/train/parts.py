@@ -1,4 +1,4 @@
-"""A tail on a CPU, over a batch in several parts: each on a thread of its own, so that the cores meet twice a step.
+"""A tail on a CPU, over a batch in several parts: each on cores of its own, so that they meet twice a step.
 
 PyTorch shares every single operation between its threads, which wait for each other at the end of it. For the small tensors of a batch
 that is much of the time, and nearly all of it where other programs want the same cores (docs/LOG.md, "Training on a CPU").
@@ -17,7 +17,7 @@ from headstart.train.tally import Compute
 
 LEAST_ROWS = 8  # of a part: with fewer, a product has too few rows to keep a core busy
 
-_RATES = ("p", "drop_prob")  # of dropout, of timm's kinds of it
+_RATES = ("p", "prob", "drop_prob")  # of dropout, of timm's kinds of it
 _T = TypeVar("_T")
 
 Gradients = tuple[torch.Tensor | None, ...]
@@ -79,17 +79,18 @@ class _Parts:
         return first
 
     def _each(self, work: Callable[..., _T], *given: Sequence[Any]) -> list[_T]:
-        """`work` on a thread for each part, none of which shares an operation with others."""
+        """`work` on a thread for each part, which share the cores between them."""
+        n_each = max(1, self._n_threads // len(given[0]))
 
         def alone(*mine: Any) -> _T:
-            torch.set_num_threads(1)
+            torch.set_num_threads(n_each)
             return work(*mine)
 
         try:
             return list(self._pool.map(alone, *given))
         finally:
-            # What was set last is not only this thread's number: autograd gives it to every thread that asks for gradients, so it
-            # must be 1 while the parts do (else, in bf16, they take twenty times as long) and this one from then on.
+            # What was set last is not only this thread's number: autograd gives it to every thread that asks for gradients. It must be
+            # theirs while the parts do (else convolutions in bf16 take twenty times as long), and this one from then on.
             torch.set_num_threads(self._n_threads)
 
 

@@ -14,7 +14,7 @@ from headstart.backbone.networks import Network
 from headstart.data import pixels
 from headstart.data.reading import read_unchanged
 from headstart.train import optim
-from headstart.train.parts import in_parts
+from headstart.train.parts import LEAST_ROWS, in_parts
 from headstart.train.plan import BATCH, DEPTHS, Cost, Situation, seconds_of
 from headstart.train.task import Task
 from headstart.train.tune import Place
@@ -70,12 +70,13 @@ def candidates(network: Network) -> list[str]:
     return list(dict.fromkeys(names[-1 - max(1, round(share * n))] for share, _ in DEPTHS)) if n else []
 
 
-def measure(network: Network, cut: str, sample: Sample) -> Cost:
-    """Time real steps behind `cut` on the sample's photos."""
+def measure(network: Network, cut: str, sample: Sample, batch_size: int = BATCH) -> Cost:
+    """Time real steps behind `cut` on the sample's photos, as many at a time as keep the cores as busy as a batch does."""
     place = torch.device(sample.device)
     trunk, tail = cuts.split(network, cut)
     trunk, tail = trunk.to(place), tail.with_head(sample.n_classes).to(place).to(memory_format=torch.channels_last)
-    x = torch.from_numpy(sample.images).to(place)
+    n = min(batch_size, max(len(sample.images), LEAST_ROWS * torch.get_num_threads()))
+    x = torch.from_numpy(np.resize(sample.images, (n, *sample.images.shape[1:]))).to(place)
     labels = torch.zeros(len(x), dtype=torch.int64, device=place)
     optimiser = optim.adam([{"params": [weight for weight in tail.parameters() if weight.requires_grad]}], rate=0.0)
     autocast = torch.autocast(place.type, torch.bfloat16, enabled=sample.precision == "bf16")
@@ -97,7 +98,7 @@ def measure(network: Network, cut: str, sample: Sample) -> Cost:
     is_pixels = trunk.cut == cuts.INPUT
     live_s, forward_s = (0.0 if work is live and is_pixels else _timed(work, place) / len(x) for work in (live, answer))
     forward = in_parts(tail.train())
-    step_s = _timed(learn, place) / len(x) + _timed(optimiser.step, place) / BATCH
+    step_s = _timed(learn, place) / len(x) + _timed(optimiser.step, place) / batch_size
     trunk_s = sample.load_s + live_s if sample.trunk_s is None else sample.trunk_s
     return Cost(trunk.cut, sample.load_s, trunk_s, live_s, step_s, forward_s, rows[0].numel() * (1 if is_pixels else 2))
 
@@ -149,7 +150,8 @@ def estimate(task: Task, situation: Situation, places: Sequence[Place]) -> float
     for place in places:
         if 2 * (time.monotonic() - started) > MEASURE_S:
             return None
-        cost, phase = measure(place.network, place.cut, sample_of(task, place.network)), place.phase
+        phase = place.phase
+        cost = measure(place.network, place.cut, sample_of(task, place.network), phase.batch_size * phase.accumulate)
         n_rows, stored = len(set(task.table.sha256s)), not place.recomputed
         seconds += seconds_of(cost, situation, phase.epochs, phase.views, n_rows=n_rows, stored=stored)
     return seconds / 60
