@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from devtools import Tab
 from PIL import Image
 from serve_tools import Running, Serve
 
+from browser import Tab, new_tab
 from bundle.tiny import PREPROCESSING, TinyNet
 from headstart.bundle.export import build_bundle
 from headstart.bundle.format import Bundle, Label, load_bundle
@@ -21,9 +21,8 @@ READY = "!document.getElementById('about').hidden"
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     """One browser for this file: it takes seconds to start."""
-    tab = Tab(tmp_path_factory.mktemp("browser"), "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-    yield tab
-    tab.close()
+    with new_tab(tmp_path_factory.mktemp("browser"), "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as tab:
+        yield tab
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_photos_that_are_chosen_are_answered_with_bars_and_a_bad_one_with_its_re
 
 def test_photos_can_be_dropped_anywhere(page: Tab, running: Running, photos: list[Path]) -> None:
     _open(page, running)
-    page.drop(640, 600, photos[:2])
+    page.drop("h1", photos[:2])
     page.wait(f"document.querySelectorAll('.result').length === 2 && {ANSWERED}")
     assert page.run("document.getElementById('status').getAttribute('role')") == "status"
     status = page.run("document.getElementById('status').textContent")
@@ -97,12 +96,12 @@ def test_where_it_looked_is_shown_and_hidden_by_keyboard(page: Tab, running: Run
     page.choose("#files", [tmp_path / "corner.png"])
     page.wait(f"document.querySelectorAll('.result').length === 1 && {ANSWERED}")
     page.run("document.querySelector('.where').focus()")
-    page.press("Enter", 13, "\r")
+    page.press("Enter")
     page.wait("document.querySelector('.where').getAttribute('aria-pressed') === 'true'")
     page.wait("document.querySelector('.heat').naturalWidth > 0 && document.querySelector('.heat').checkVisibility()")
     assert page.run("document.querySelector('.heat').alt").startswith("The photo in grey")
     assert "with the whole photo hidden" in page.run("document.querySelector('.heat-words').textContent")
-    page.press("Enter", 13, "\r")
+    page.press("Enter")
     page.wait("document.querySelector('.heat').hidden && !document.querySelector('.seen').hidden")
 
 
@@ -113,7 +112,7 @@ def test_everything_is_reached_with_the_tab_key_and_has_a_name(page: Tab, runnin
     page.run("document.body.focus()")
     reached = []
     for _ in range(7):
-        page.press("Tab", 9)
+        page.press("Tab")
         name = "document.activeElement.ariaLabel || document.activeElement.innerText"
         shown = "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
         reached.append(page.run(f"[{name}, {shown}]"))

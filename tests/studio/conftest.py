@@ -2,17 +2,16 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from chrome import Chrome
 from studio_tools import Running
+
+from browser import Tab, new_tab
 
 
 @pytest.fixture
@@ -47,12 +46,6 @@ def start(tmp_path: Path, tiny_weights: Path) -> Iterator[Callable[..., Running]
 
 
 @pytest.fixture
-def chrome(tmp_path: Path) -> Iterator[Chrome]:
-    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
-        if (program := shutil.which(name)) is not None:
-            browser = Chrome(program, tmp_path / "profile")
-            yield browser
-            browser.end()
-            time.sleep(0.1)
-            return
-    pytest.skip("no chromium in PATH to look at the page with")
+def tab(tmp_path: Path) -> Iterator[Tab]:
+    with new_tab(tmp_path) as tab:
+        yield tab
