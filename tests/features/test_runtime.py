@@ -108,6 +108,20 @@ def test_a_session_serves_several_threads_and_survives_an_abandoned_map(file: Pa
 
 
 @needs_openvino
+def test_answers_do_not_change_with_the_files_that_openvinos_form_was_read_from(file: Path, tmp_path: Path) -> None:
+    openvino = runtime.import_openvino()
+    openvino.save_model(openvino.Core().read_model(file), tmp_path / "net.xml", compress_to_fp16=False)
+    session = opened(tmp_path / "net.xml", "openvino")
+    expected = session.run(images(6))
+    with (tmp_path / "net.bin").open("r+b") as weights:  # in place, as a copy does
+        weights.write(bytes((tmp_path / "net.bin").stat().st_size))
+        weights.flush()
+        np.testing.assert_array_equal(session.run(images(6)), expected)
+        weights.truncate(0)
+    np.testing.assert_array_equal(session.run(images(6)), expected)
+
+
+@needs_openvino
 def test_bf16_agrees_with_fp32_within_a_hundredth(file: Path) -> None:
     if not runtime.bf16_is_fast():
         pytest.skip("this CPU has no bf16")

@@ -179,6 +179,8 @@ class OpenVinoSession:
     def __init__(self, path: Path, precision: str, threads: int) -> None:
         openvino = import_openvino()
         core = openvino.Core()
+        # Weights that stay mapped change with their file: where another model is copied over it, answers go wrong or the process dies.
+        core.set_property({"ENABLE_MMAP": False})
         model = core.read_model(path)
         self.input_shape = _image_shape([side.get_length() if side.is_static else -1 for side in list(model.input(0).partial_shape)[1:]])
         self._rows = _rows_a_request(self.input_shape[0])
