@@ -64,8 +64,8 @@ def serve() -> Iterator[Serve]:
     """`serve({"a": bundle}, queue=2)`: a server that ends with the test."""
     running: list[Running] = []
 
-    def start(bundles: dict[str, Bundle], *, watch_s: float = 3600, **settings: object) -> Running:
-        models = Models([load(name, one, "onnxruntime") for name, one in bundles.items()], "onnxruntime")
+    def start(bundles: dict[str, Bundle], *, watch_s: float = 3600, provider: str = "onnxruntime", **settings: object) -> Running:
+        models = Models([load(name, one, provider) for name, one in bundles.items()], provider)
         running.append(Running(Server(models, Settings(**settings), watch_s=watch_s)))
         return running[-1]
 

@@ -1,5 +1,8 @@
 """Many at once: batches, a bounded queue, reloads under load."""
 
+import dataclasses
+import hashlib
+import importlib.util
 import shutil
 import threading
 import time
@@ -7,9 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 from serve_tools import Answer, Running, Serve, ask, form, photo, slow_photo
 
 from headstart.bundle.format import Bundle, load_bundle
+from headstart.exporting.forms import write_openvino
+from headstart.files import write_json
+
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
 
 
 def _at_once(running: Running, n: int, body: bytes, path: str = "/v1/predict") -> list[Answer]:
@@ -116,14 +124,43 @@ def test_a_model_whose_files_change_answers_anew_and_no_request_is_lost(serve: S
     assert _sample(running, "headstart_reloads_total", model="tiny", result="done") == 1
 
 
+def _in_openvinos_form(built: Path, folder: Path) -> Path:
+    """A bundle at `folder` that is `built` with model.xml and model.bin in place of model.onnx."""
+    record = load_bundle(built).record
+    folder.mkdir()
+    write_openvino(built / "model.onnx", folder, record, None)
+    files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    write_json(folder / "bundle.json", dataclasses.replace(record, files=files).to_json())
+    return folder
+
+
+@needs_openvino
+def test_a_model_of_several_files_is_loaded_again_once_the_last_is_there(
+    serve: Serve, built: Path, other_built: Path, tmp_path: Path
+) -> None:
+    folder, other = _in_openvinos_form(built, tmp_path / "a"), _in_openvinos_form(other_built, tmp_path / "b")
+    running = serve({"tiny": load_bundle(folder)}, watch_s=0.05, provider="openvino")
+    before = running.ask("/v1/predict", photo()).json
+    shutil.copyfile(other / "bundle.json", folder / "bundle.json")
+    _until(lambda: _failed(running), "never tried")
+    assert running.ask("/v1/predict", photo()).json == before
+    for name in ("model.xml", "model.bin"):
+        shutil.copyfile(other / name, folder / name)
+    _until(lambda: running.ask("/v1/models").json["models"][0]["version"] != before["version"], "the model was not loaded again")
+    expected = load_bundle(other).predict(photo(), provider="openvino")
+    assert running.ask("/v1/predict", photo()).json["predictions"][0]["probability"] == expected.probability
+
+
+def _failed(running: Running) -> float:
+    """How often the model `tiny` could not be loaded again."""
+    return running.server.metrics.registry.get_sample_value("headstart_reloads_total", {"model": "tiny", "result": "failed"}) or 0.0
+
+
 def test_a_damaged_model_does_not_replace_the_one_that_runs(serve: Serve, folder: Path, other_built: Path) -> None:
     running = serve({"tiny": load_bundle(folder)}, watch_s=0.05)
     before = running.ask("/v1/models").json
     (folder / "model.onnx").write_bytes(b"half a file")
-    _until(
-        lambda: running.server.metrics.registry.get_sample_value("headstart_reloads_total", {"model": "tiny", "result": "failed"}),
-        "never tried",
-    )
+    _until(lambda: _failed(running), "never tried")
     assert running.ask("/v1/models").json == before
     assert running.ask("/v1/predict", photo()).status == 200
     shutil.rmtree(folder)

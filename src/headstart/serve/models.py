@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headstart.bundle.format import Bundle, load_bundle
+from headstart.bundle.format import RECORD_FILE, Bundle, load_bundle
 from headstart.bundle.predict import open_engine
+from headstart.bundle.record import IR_FILE, IR_WEIGHTS_FILE, NETWORK_FILE, TAIL_FILE
 from headstart.data.pixels import DECODER
 from headstart.errors import ConfigError, HeadstartError, did_you_mean, safe_text
 from headstart.features.runtime import Session
@@ -19,7 +20,7 @@ log = logging.getLogger("headstart.serve")
 
 _CARD_FILE = "MODEL_CARD.md"
 _LARGEST_CARD_BYTES = 2**20
-_WATCHED = ("bundle.json", "model.onnx", "tail.safetensors")
+_WATCHED = (RECORD_FILE, NETWORK_FILE, IR_FILE, IR_WEIGHTS_FILE, TAIL_FILE)
 
 Signature = tuple[tuple[str, int, int, int], ...]
 
