@@ -236,3 +236,12 @@ def test_a_big_photo_is_read_no_larger_than_it_is_shown() -> None:
     Image.new("RGB", (900, 600)).save(file, "JPEG")
     assert upright(file.getvalue(), 100).size == (150, 100)
     assert upright(Image.new("L", (30, 20)), 100).size == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((2_000_000, 1), (800, 1)), ((3, 70_000), (1, 800)), ((8000, 400), (800, 40)), ((800, 100), (800, 100))]
+)
+def test_a_photo_that_is_all_length_is_shown_no_longer_than_eight_times_as_high_as_others(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert upright(Image.new("RGB", size), 100).size == expected

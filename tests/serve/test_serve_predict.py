@@ -1,9 +1,11 @@
 """Photos in, answers out; whatever is no photo costs one 4xx, and the server goes on."""
 
 import base64
+import io
 import json
 import socket
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -202,6 +204,18 @@ def test_a_heat_map_comes_with_its_words(running: Running, bundle: Bundle) -> No
         assert label is None or answer.label == expected
         assert base64.b64decode(answer.png).startswith(b"\x89PNG")
     assert running.ask("/v1/explain?label=dog", RED).status == 404
+
+
+def test_a_heat_map_of_a_photo_that_is_all_length_is_small(running: Running) -> None:
+    body = photo(size=(2_000_000, 1))
+    tracemalloc.start()
+    try:
+        found = running.ask("/v1/explain", body, "image/png")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert Image.open(io.BytesIO(base64.b64decode(found.json["png"]))).size == (3840, 1)
+    assert peak_bytes < 50e6
 
 
 def test_a_slow_body_is_told_so(serve: Serve, bundle: Bundle) -> None:

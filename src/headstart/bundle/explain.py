@@ -44,6 +44,7 @@ _VIRIDIS = np.frombuffer(
 
 _OPACITY = 0.8  # of the colour at the place that does most; none where hiding does nothing
 _DIMMED = 0.35  # brightness of what the network does not see
+_LONGEST_TIMES = 8  # so many times `shorter_px` a picture is long at most: 2,000,000 x 1 px are a small file and would be 2 GB of heat map
 _SHEET_PX = 400  # shorter side of each of a sheet's two pictures
 _MARGIN_PX, _TEXT_PX, _LINE_PX, _BAR_PX, _SCALE_PX = 12, 18, 26, 100, 520
 
@@ -194,7 +195,7 @@ def _share_of_most(effects: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def upright(photo: Photo, shorter_px: int) -> Image.Image:
-    """The photo as people see it, RGB and turned upright, its shorter side at most `shorter_px`.
+    """The photo as people see it, RGB and turned upright, its shorter side at most `shorter_px` and its longer one 8 times that.
 
     Raises: UnreadableImage.
     """
@@ -204,7 +205,9 @@ def upright(photo: Photo, shorter_px: int) -> Image.Image:
         pixels = photo
     else:
         pixels = decode(photo, shorter_px=shorter_px)
-    return Image.fromarray(shrink(pixels, shorter_px))
+    image = Image.fromarray(shrink(pixels, shorter_px))
+    image.thumbnail((_LONGEST_TIMES * shorter_px, _LONGEST_TIMES * shorter_px), Image.Resampling.LANCZOS)
+    return image
 
 
 def colours(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
