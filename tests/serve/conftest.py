@@ -64,9 +64,11 @@ def serve() -> Iterator[Serve]:
     """`serve({"a": bundle}, queue=2)`: a server that ends with the test."""
     running: list[Running] = []
 
-    def start(bundles: dict[str, Bundle], *, watch_s: float = 3600, provider: str = "onnxruntime", **settings: object) -> Running:
+    def start(
+        bundles: dict[str, Bundle], *, watch_s: float = 3600, provider: str = "onnxruntime", head_s: float = 30, **settings: object
+    ) -> Running:
         models = Models([load(name, one, provider) for name, one in bundles.items()], provider)
-        running.append(Running(Server(models, Settings(**settings), watch_s=watch_s)))
+        running.append(Running(Server(models, Settings(**settings), watch_s=watch_s), head_s=head_s))
         return running[-1]
 
     yield start

@@ -14,8 +14,8 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from headstart.serve.app import Server, create_app
-from headstart.serve.run import listen
+from headstart.serve.app import Server
+from headstart.serve.run import configured, listen
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Answer:
 class Running:
     """A real server, in a thread: sockets, event loop and all; for signals see test_process.py."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, **options: float) -> None:
+        """Args: options: of `configured`."""
         self.server = server
         listening = listen("127.0.0.1", 0)
         self.port: int = listening.getsockname()[1]
-        config = uvicorn.Config(create_app(server), log_config=None, access_log=False, ws="none", lifespan="on", timeout_keep_alive=75)
-        self._uvicorn = uvicorn.Server(config)
+        self._uvicorn = uvicorn.Server(configured(server, **options))
         self._thread = threading.Thread(target=self._uvicorn.run, args=([listening],))
         self._thread.start()
         while not self._uvicorn.started:

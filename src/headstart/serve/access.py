@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headstart.serve.refusals import Refused
+from headstart.serve.refusals import Refused, too_many_requests
 
 if TYPE_CHECKING:
     from headstart.serve.app import Server
@@ -41,6 +41,7 @@ class Access:
     def __init__(self, app: ASGIApp, server: "Server") -> None:
         self._app, self._server = app, server
         self._settings, self._metrics = server.settings, server.metrics
+        self._n_open = 0  # requests that are not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,10 +58,12 @@ class Access:
                 message["headers"] = [*message.get("headers", ()), *extra, *(_LAST if self._server.stopping else ())]
             await send(message)
 
+        self._n_open += 1
         try:
-            refused = self._refused(scope["path"], Headers(scope=scope)) or self._server.full(scope["path"])
+            refused = self._refused(scope["path"], Headers(scope=scope)) or self._busy(scope["path"])
             await (self._app if refused is None else refused.response())(scope, receive, send_marked)
         finally:
+            self._n_open -= 1
             self._record(scope, status, time.perf_counter() - started, {"request": request_id, **facts})
 
     def _refused(self, path: str, headers: Headers) -> Refused | None:
@@ -73,6 +76,11 @@ class Access:
         if headers.get("sec-fetch-site") == "cross-site" and path not in _OPEN:
             return Refused(403, "another web site may not use this server", hint="set HEADSTART_TOKEN and send it")
         return None
+
+    def _busy(self, path: str) -> Refused | None:
+        if self._n_open > self._settings.max_requests and path not in _OPEN:
+            return too_many_requests(self._server.batcher.retry_after_s())
+        return self._server.full(path)
 
     def _has_token(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")

@@ -181,7 +181,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_predicting(app: FastAPI, server: Server) -> None:
-    more = _problems(server, 400, 404, 408, 413, 415, 422, 429, 503)
+    more = _problems(server, 400, 404, 408, 413, 415, 422, 429)
 
     @app.post(_PREDICT, response_model=answers.Predictions, responses=more, openapi_extra=_body(server, several=True))
     async def predict(request: Request, model: ModelName = None, top: Top = 5) -> Response:
@@ -281,13 +281,13 @@ _WORDS = {
     415: "a kind of body that is not read",
     422: "no photo that can be read, too many photos, or a wrong parameter",
     429: "busy; Retry-After says when to come again",
-    503: "took too long; Retry-After says when to come again",
+    503: "took too long, or too many requests; Retry-After says when to come again",
 }
 
 
 def _problems(server: Server, *statuses: int) -> dict[int | str, dict[str, Any]]:
     """Answers that are no result, for the OpenAPI page."""
-    wanted = sorted({*statuses, *((401,) if server.settings.token is not None else ())})
+    wanted = sorted({*statuses, 503, *((401,) if server.settings.token is not None else ())})
     found: dict[int | str, dict[str, Any]] = {status: {"model": answers.Problem, "description": _WORDS[status]} for status in wanted}
     for status in {429, 503} & set(wanted):
         found[status]["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}

@@ -25,6 +25,12 @@ def busy(retry_after_s: int) -> Refused:
     return Refused(429, "the server is busy", hint=f"try again in {retry_after_s} s", headers={"Retry-After": str(retry_after_s)})
 
 
+def too_many_requests(retry_after_s: int) -> Refused:
+    """The server answers as many requests as it may."""
+    hint = f"try again in {retry_after_s} s"
+    return Refused(503, "too many requests at the same time", hint=hint, headers={"Retry-After": str(retry_after_s)})
+
+
 def json_response(values: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """ASCII, so that labels with undecodable parts travel as escapes."""
     return Response(json.dumps(values, allow_nan=False), status, headers, "application/json")

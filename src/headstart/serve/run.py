@@ -14,6 +14,7 @@ import uvicorn
 from headstart.errors import ConfigError, safe_text
 from headstart.serve.access import JsonLines, is_loopback
 from headstart.serve.app import Server, create_app
+from headstart.serve.connections import patient
 from headstart.serve.settings import TOKEN_HINT
 
 log = logging.getLogger("headstart.serve")
@@ -23,7 +24,10 @@ _KEEP_ALIVE_S = 75  # longer than common proxies keep a connection, so that they
 # do not send into one that closes under them; and /readyz has said no.
 _LEAVE_S = 0.5
 _SWITCH_S = 0.001  # of Python's lock: the event loop need not wait the usual 5 ms for a thread that decodes, so a refusal is quick
-_CONNECTIONS = 900  # fewer than the 1,024 files that many systems let a process open
+_HEAD_S = 30.0  # from a connection to the whole head of its first request
+# More connections than requests, so that there is always one that asks nothing to make room for another. With the requests of
+# `Settings` fewer than the 1,024 files that many systems let a process open.
+_MORE_CONNECTIONS = 100
 
 
 def check_host(host: str, token: str | None, no_token: bool) -> None:
@@ -58,6 +62,23 @@ def address_of(listening: socket.socket) -> str:
     return f"http://{shown}:{port}"
 
 
+def configured(server: Server, head_s: float = _HEAD_S) -> uvicorn.Config:
+    """How uvicorn is to run a server. Args: head_s: seconds that a connection may take for the head of its first request."""
+    timeout_s = server.settings.timeout_s
+    return uvicorn.Config(
+        create_app(server),
+        # a body, a heat map of twice the time, and its way to the client; then as long as a connection may be kept
+        http=patient(head_s, 4 * timeout_s + _KEEP_ALIVE_S, server.settings.max_requests + _MORE_CONNECTIONS),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(2 * timeout_s) + 1,
+        lifespan="on",
+        ws="none",
+    )
+
+
 def run(server: Server, listening: socket.socket, started: Callable[[], None]) -> None:
     """Answer until SIGTERM or Ctrl-C, then answer what was accepted. A second signal ends it at once.
 
@@ -65,19 +86,8 @@ def run(server: Server, listening: socket.socket, started: Callable[[], None]) -
     """
     _log_json()
     sys.setswitchinterval(_SWITCH_S)
-    config = uvicorn.Config(
-        create_app(server),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(2 * server.settings.timeout_s) + 1,
-        limit_concurrency=_CONNECTIONS,
-        lifespan="on",
-        ws="none",
-    )
     with _quiet_signals():
-        _Process(config, server, started).run([listening])
+        _Process(configured(server), server, started).run([listening])
 
 
 class _Process(uvicorn.Server):

@@ -25,6 +25,8 @@ class Settings:
     """photos in one request"""
     queue: int = 64
     """photos accepted and not answered yet; a request beyond it gets 429. With the model's rate it bounds how long anyone waits"""
+    max_requests: int = 800
+    """of any kind at the same time; one beyond gets 503"""
     wait_s: float = 0.005
     """how long a batch waits for photos that are being decoded; one that is alone never waits"""
     timeout_s: float = 30.0
@@ -35,7 +37,14 @@ class Settings:
             raise ConfigError(f"expected a token of at least {LEAST_TOKEN} characters, found {len(self.token)}", hint=TOKEN_HINT)
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
             raise ConfigError("expected a token of ASCII letters, digits and signs without spaces: HTTP headers hold no others")
-        for name, most in (("max_bytes", FILE_LIMIT_BYTES), ("max_pixels", PIXEL_LIMIT), ("max_photos", 10_000), ("queue", 100_000)):
+        limits = {
+            "max_bytes": FILE_LIMIT_BYTES,
+            "max_pixels": PIXEL_LIMIT,
+            "max_photos": 10_000,
+            "queue": 100_000,
+            "max_requests": 100_000,
+        }
+        for name, most in limits.items():
             if not 1 <= getattr(self, name) <= most:
                 raise ConfigError(f"expected {name} from 1 to {most}, found {getattr(self, name)}")
         if self.queue < self.max_photos:
