@@ -117,7 +117,21 @@ def test_more_photos_than_allowed_are_refused(serve: Serve, bundle: Bundle) -> N
     assert running.ask("/v1/predict", *form(RED, RED)).status == 200
     found = running.ask("/v1/predict", *form(RED, RED, RED))
     assert (found.status, found.json["error"]) == (422, "expected at most 2 photos in a request, found 3")
+    found = running.ask("/v1/predict", _json(RED, RED, RED), "application/json")
+    assert (found.status, found.json["error"]) == (422, "expected at most 2 photos in a request, found 3")
     assert running.ask("/v1/explain", *form(RED, RED)).json["error"] == "expected one photo, found 2"
+
+
+@pytest.mark.parametrize("n", [17, 5000])
+def test_of_photos_that_are_too_many_those_beyond_the_limit_are_not_looked_at(running: Running, n: int) -> None:
+    said = (422, f"expected at most 16 photos in a request, found {n}")
+    whole, kind = form(*[b""] * n)
+    for body in (whole, whole[: -len(b"--=-b--\r\n")] + b"--=-b is damaged\r\n"):
+        found = running.ask("/v1/predict", body, kind)
+        assert (found.status, found.json["error"]) == said
+    for last in ("", "no base64!"):
+        found = running.ask("/v1/predict", json.dumps({"photos": [""] * (n - 1) + [last]}).encode(), "application/json")
+        assert (found.status, found.json["error"]) == said
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,12 +64,10 @@ async def photos_of(request: Request, room: Room, settings: Settings) -> list[by
     """
     kind, options = python_multipart.multipart.parse_options_header(request.headers.get("content-type"))
     body = await _read(request, room, settings)
-    arguments = body, kind.decode("latin-1"), options.get(b"boundary", b"")
+    arguments = body, kind.decode("latin-1"), options.get(b"boundary", b""), settings.max_photos
     photos = _taken_apart(*arguments) if len(body) < _SLOW_BYTES else await asyncio.to_thread(_taken_apart, *arguments)
     if not photos:
         raise Refused(422, "expected at least one photo, found none", hint=_HOW)
-    if len(photos) > settings.max_photos:
-        raise Refused(422, f"expected at most {settings.max_photos} photos in a request, found {len(photos)}", hint="send several requests")
     return photos
 
 
@@ -99,23 +97,29 @@ async def _read(request: Request, room: Room, settings: Settings) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _taken_apart(body: bytes, kind: str, boundary: bytes) -> list[bytes]:
+def _taken_apart(body: bytes, kind: str, boundary: bytes, most: int) -> list[bytes]:
     if kind == "application/json":
-        return _of_json(body)
+        return _of_json(body, most)
     if kind == "multipart/form-data":
-        return _of_form(body, boundary)
+        return _of_form(body, boundary, most)
     if kind in ("", "application/octet-stream") or kind.startswith("image/"):
         return [body] if body else []
     raise Refused(415, f"expected photos, found a body of {kind[:60]!r}", hint=_HOW)
 
 
-def _of_json(body: bytes) -> list[bytes]:
+def _too_many(most: int, found: int) -> Refused:
+    return Refused(422, f"expected at most {most} photos in a request, found {found}", hint="send several requests")
+
+
+def _of_json(body: bytes, most: int) -> list[bytes]:
     try:
         values = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is not JSON: {str(error)[:100]}", hint=f"expected {_JSON_FORM}") from None
     if not isinstance(values, dict) or values.keys() != {FIELD} or not isinstance(values[FIELD], list):
         raise Refused(422, "expected an object with a list of photos and nothing else", hint=f"expected {_JSON_FORM}")
+    if len(values[FIELD]) > most:
+        raise _too_many(most, len(values[FIELD]))
     return [_of_base64(value, index) for index, value in enumerate(values[FIELD])]
 
 
@@ -129,10 +133,10 @@ def _of_base64(value: Any, index: int) -> bytes:
     raise Refused(422, f"expected photo {index} in base64, found: {found}", hint="plain base64, without a data: prefix or line breaks")
 
 
-def _of_form(body: bytes, boundary: bytes) -> list[bytes]:
+def _of_form(body: bytes, boundary: bytes, most: int) -> list[bytes]:
     if not boundary:
         raise Refused(400, "the form has no boundary in its content type", hint="let your HTTP library set the content type")
-    form = _Form()
+    form = _Form(most, lambda: _too_many(most, body.count(b"\r\n--" + boundary)))  # each part ends with one
     try:
         parser = python_multipart.MultipartParser(boundary, form.callbacks())
         parser.write(body)
@@ -147,8 +151,10 @@ def _of_form(body: bytes, boundary: bytes) -> list[bytes]:
 class _Form:
     """Collects the parts of a form. A part's file name is read past: it is the client's, and nothing here needs one."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int, too_many: Callable[[], Refused]) -> None:
+        """Args: most: parts; at the next, the form is read no further and `too_many()` is raised."""
         self.photos: list[bytes] = []
+        self._most, self._too_many = most, too_many
         self.complete = False
         self._header = self._value = b""
         self._field = ""
@@ -167,6 +173,8 @@ class _Form:
         }
 
     def _begin(self) -> None:
+        if len(self.photos) == self._most:
+            raise self._too_many()
         self._header, self._value, self._field, self._pieces = b"", b"", "", []
 
     def _on_header(self, data: bytes, start: int, end: int) -> None:
