@@ -20,6 +20,7 @@ from PIL import Image, ImageCms, ImageFile
 
 from headstart.data import opening
 from headstart.data.pixels import PhotoFacts, UnreadableImage, decode, probe
+from samples import NO_PHOTOS, bomb
 
 LOSSLESS = {"PNG": {}, "TIFF": {}, "BMP": {}, "WEBP": {"lossless": True}}
 FUZZED = {
@@ -249,25 +250,7 @@ def test_colour_profiles_are_ignored() -> None:
 # Refusals
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "empty file"),
-        (b"hello, I am no picture\n", "not an image (text)"),
-        ("Grüße, ñ, 写真\n".encode() * 400, "not an image (text)"),
-        (b"\n<!DOCTYPE html><html><body>404</body></html>", "not an image (HTML page)"),
-        (b'<?xml version="1.0"?><svg xmlns="x"></svg>', "not an image (SVG drawing)"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "not an image (Git LFS pointer)"),
-        (b"%PDF-1.7\n", "not an image (PDF)"),
-        (b"PK\3\4rest", "not an image (ZIP archive)"),
-        (bytes(5000), "not an image (only zero bytes)"),
-        (bytes(range(256)), "not an image"),
-        (b"\0\0\0\x18ftypmp42\0\0\0\0isommp42", "not an image (video)"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "unsupported format (JPEG XL)"),
-        (b"\x89PNG\r\n\x1a\n", "damaged PNG header"),
-        (b"\xff\xd8\xff\xe0", "damaged JPEG header"),
-    ],
-)
+@pytest.mark.parametrize(("data", "reason"), NO_PHOTOS.values(), ids=NO_PHOTOS)
 def test_what_is_no_photo_is_named(data: bytes, reason: str) -> None:
     assert reason_of(data) == reason
     with pytest.raises(UnreadableImage, match="cannot read the picture: "):
@@ -303,11 +286,8 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(20_000, 10_000), (2**31 - 1, 2**31 - 1)])
 def test_a_bomb_is_refused_from_its_header(size: tuple[int, int]) -> None:
-    png = bytearray(encoded(Image.new("1", (1, 1)), "PNG"))
-    png[16:24] = size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big")
-    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
-    assert "more" in reason_of(bytes(png))
-    assert "pixels" in reason_of(bytes(png))
+    assert "more" in reason_of(bomb(*size))
+    assert "pixels" in reason_of(bomb(*size))
 
 
 def test_own_pixel_limit_holds_where_pillows_is_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ import io
 import json
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,11 +93,3 @@ def noise(px: int = 64, kind: str = "JPEG") -> bytes:
 def slow_photo(px: int = 5000) -> bytes:
     """A small file that takes some tenths of a second to decode."""
     return photo(size=(px, px))
-
-
-def bomb(width: int, height: int) -> bytes:
-    """A PNG of one pixel whose header claims another size."""
-    png = bytearray(encoded(Image.new("1", (1, 1))))
-    png[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
-    return bytes(png)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from serve_tools import Running, Serve, bomb, encoded, form, noise, photo, slow_photo
+from serve_tools import Running, Serve, encoded, form, noise, photo, slow_photo
 
 from headstart.bundle.format import Bundle
 from headstart.serve import answers
+from samples import NO_PHOTOS, bomb
 
 RED, GREEN = photo(), photo((10, 220, 30))
 
@@ -58,15 +59,8 @@ def test_none_of_these_and_sets_of_labels_are_told(running: Running, bundle: Bun
 
 
 BAD = {
-    "empty": b"",
-    "text": b"hello",
-    "html": b"<!DOCTYPE html><html></html>",
-    "svg": b'<svg xmlns="http://www.w3.org/2000/svg"></svg>',
-    "zip": b"PK\3\4rest",
-    "zeros": bytes(5000),
-    "video": b"\0\0\0\x18ftypmp42\0\0\0\0isommp42",
-    "png header": b"\x89PNG\r\n\x1a\n",
-    "jpeg header": b"\xff\xd8\xff\xe0",
+    **{name: data for name, (data, _) in NO_PHOTOS.items()},
+    "heic without pixels": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50),
     "bomb": bomb(20_000, 10_000),
     "huge bomb": bomb(2**31 - 1, 2**31 - 1),
     "no pixels": bomb(0, 5),
@@ -83,7 +77,10 @@ def test_what_is_no_photo_is_one_4xx_and_the_next_is_answered(running: Running, 
     for body, kind in ((BAD[name], "image/jpeg"), form(BAD[name]), (_json(BAD[name]), "application/json")):
         found = running.ask("/v1/predict", body, kind)
         assert found.status == 422
-        assert answers.Problem.model_validate(found.json).error.startswith(("the photo cannot be read: ", "expected at least one photo"))
+        error = answers.Problem.model_validate(found.json).error
+        assert error.startswith(("the photo cannot be read: ", "expected at least one photo"))
+        if name in NO_PHOTOS and BAD[name]:
+            assert error == f"the photo cannot be read: {NO_PHOTOS[name][1]}"
     assert running.ask("/v1/explain", BAD[name], "image/jpeg").status == 422
     assert running.ask("/v1/predict", RED, "image/png").status == 200
 
