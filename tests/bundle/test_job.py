@@ -295,6 +295,33 @@ def test_places_that_hold_something_else_are_refused(bundle: Bundle, photos: Pat
         answer(bundle, Paths([]), tmp_path / "a.csv")
 
 
+def test_a_folder_of_the_users_that_is_called_as_the_parts_are_is_left_alone(bundle: Bundle, photos: Paths, tmp_path: Path) -> None:
+    mine = tmp_path / "car.parts" / "my photo.jpg"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    (mine.parent / "lock").write_text("mine too")
+    with pytest.raises(ConfigError, match=r"expected no folder .*car\.parts, or one with an unfinished job, found one with my photo\.jpg"):
+        answer(bundle, photos, tmp_path / "car", format="csv", shard=100)
+    assert (mine.read_text(), (mine.parent / "lock").read_text()) == ("mine", "mine too")
+    assert not (tmp_path / "car").exists()
+
+
+def test_a_job_that_goes_on_removes_only_what_it_made(
+    bundle: Bundle, photos: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undo = stopping_after(100, monkeypatch, StopError())
+    with pytest.raises(StopError):
+        answer(bundle, photos, tmp_path / "a.csv")
+    undo()
+    parts = tmp_path / "a.csv.parts"
+    (parts / "notes").mkdir()
+    (parts / "mine.txt").write_text("mine")
+    (parts / ".unnamed.abc.part").touch()
+    answer(bundle, photos, tmp_path / "a.csv")
+    assert len(answered(tmp_path / "a.csv")) == N
+    assert sorted(path.name for path in parts.iterdir()) == ["mine.txt", "notes"]
+
+
 def test_a_network_that_does_not_run_leaves_nothing_behind(bundle: Bundle, photos: Paths, tmp_path: Path) -> None:
     (bundle.folder / "model.onnx").write_bytes(b"\x08\x07")
     before = sorted(tmp_path.iterdir())

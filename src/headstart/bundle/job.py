@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from headstart.bundle.joining import join
 from headstart.bundle.listing import Paths
 from headstart.bundle.predict import Prediction, counted, open_engine, settle, stream
 from headstart.bundle.writers import check_format, write
+from headstart.data.table import some
 from headstart.errors import ConfigError, DataError, safe_text
 from headstart.files import cannot_write, only_here, write_json
 from headstart.progress import progress, say
@@ -33,6 +35,8 @@ _PART_PHOTOS = 4096  # the most in a part
 _PART_S = 10.0  # or what is done in this time: as much may be lost
 _FEW = 20  # photos, below which there is no bar to look at
 _RECORD, _LOCK = "job.json", "lock"
+# All that a job makes in its folder, `files.atomic_file`'s temporaries included. What is called otherwise is the user's, and stays.
+_OWN_NAMES = re.compile(r"lock|job\.json|unnamed|joined|\.(job\.json|unnamed|joined)\..+\.part|\d{10,}-\d{10,}\.(csv|json|parquet)")
 _SHARDS_RECORD = "_job.json"  # readers of folders of Parquet or CSV files pass over names that begin so
 
 
@@ -64,7 +68,8 @@ def predict_to(
     format = check_format(format_of(out) if format is None else format, FORMATS)
     if not len(photos):
         raise DataError("no photos to predict")
-    _check_place(out, shard)
+    job = _Job(out, out.with_name(f"{out.name}.parts"), format, len(photos), shard)
+    _check_place(job)
     session = open_engine(bundle, *settle(bundle, len(photos), provider, precision))
     record = {
         "format": 1,
@@ -72,7 +77,6 @@ def predict_to(
         "photos": {"n": len(photos), "sha256": photos.sha256},
         "options": {"format": format, "top": top, "shard": shard, "engine": session.engine, "precision": session.precision},
     }
-    job = _Job(out, out.with_name(f"{out.name}.parts"), format, len(photos), shard)
     with _claimed(job, record):
         done = job.tidy()
         # Whole batches again: an answer may depend, in its last digits, on the others of its batch.
@@ -105,8 +109,8 @@ class _Job:
         """Parts that are there: first photo, the one after the last, file; in order."""
         found = []
         for path in self.folder.glob(f"*-*.{self.format}"):
-            first, _, last = path.stem.partition("-")
-            if first.isdigit() and last.isdigit():
+            if _is_own(path):
+                first, _, last = path.stem.partition("-")
                 found.append((int(first), int(last), path))
         return sorted(found)
 
@@ -149,9 +153,9 @@ class _Job:
         self.clear({_LOCK})
 
     def clear(self, kept: Collection[str]) -> None:
-        """Remove all files of the job's folder but those named."""
+        """Remove what a job made in the job's folder but for the names in `kept`; nothing else."""
         for path in self.folder.iterdir():
-            if path.name not in kept:
+            if path.name not in kept and _is_own(path):
                 path.unlink()
 
 
@@ -203,9 +207,22 @@ def format_of(out: Path) -> str:
     return ending
 
 
-def _check_place(out: Path, shard: int | None) -> None:
-    """Raises: ConfigError: what is at `out` is not to be replaced or continued."""
+def _is_own(path: Path) -> bool:
+    return _OWN_NAMES.fullmatch(path.name) is not None and path.is_file()
+
+
+def _check_place(job: _Job) -> None:
+    """Raises: ConfigError: what is at the job's places is not to be replaced or continued."""
+    out, shard = job.out, job.shard
     shown = safe_text(str(out))
+    is_unfinished = (job.folder / _RECORD).exists()
+    others = [] if is_unfinished or not job.folder.is_dir() else [path for path in job.folder.iterdir() if not _is_own(path)]
+    if others:
+        names = some(sorted(safe_text(path.name) for path in others))
+        raise ConfigError(
+            f"expected no folder {safe_text(str(job.folder))}, or one with an unfinished job, found one with {names}",
+            hint="answers are collected there: choose another --out, or rename that folder",
+        )
     if shard is None:
         if out.is_dir():
             raise ConfigError(f"expected a file for the answers, found a folder: {shown}", hint="choose another, or ask for shards")
@@ -216,7 +233,7 @@ def _check_place(out: Path, shard: int | None) -> None:
         raise ConfigError(f"expected a folder for the shards, found a file: {shown}", hint="choose another, or remove it")
     if (out / _SHARDS_RECORD).exists():
         raise ConfigError(f"{shown} already holds the answers of a finished job", hint="choose another folder, or remove that one first")
-    if out.is_dir() and any(out.iterdir()) and not (out.with_name(f"{out.name}.parts") / _RECORD).exists():
+    if out.is_dir() and any(out.iterdir()) and not is_unfinished:
         raise ConfigError(f"{shown} is not empty and holds no unfinished job", hint="choose another folder, or an empty one")
 
 
