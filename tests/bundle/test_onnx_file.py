@@ -80,6 +80,7 @@ def test_a_file_with_its_weights_inside_has_none(tmp_path: Path) -> None:
         (b"\x3a\x7f", "127 bytes expected at byte 2, 0 are left"),
         (b"\x0b", "unknown wire type 3"),
         (b"\x38\x01", "field 7 of a model is not a message"),
+        (b"\x02\x00", "no field has the tag 2"),
     ],
 )
 def test_what_is_no_onnx_file_is_refused(content: bytes, text: str, tmp_path: Path) -> None:
@@ -95,6 +96,14 @@ def test_endless_nesting_is_refused(tmp_path: Path) -> None:
             nested = bytes([tag]) + _varint(len(nested)) + nested
     (tmp_path / "net.onnx").write_bytes(b"\x3a" + _varint(len(nested)) + nested)
     with pytest.raises(MalformedError, match="more than 100 deep"):
+        has_external_data(tmp_path / "net.onnx")
+
+
+def test_a_graph_behind_a_tag_of_more_than_32_bits_is_refused(tmp_path: Path) -> None:
+    hidden = graph(weights=[external()]).SerializeToString()
+    tag = (7 << 3 | 2) | 1 << 32  # Protocol Buffers in C++ read the lower 32 bits: field 7, the graph
+    (tmp_path / "net.onnx").write_bytes(_varint(tag) + _varint(len(hidden)) + hidden)
+    with pytest.raises(MalformedError, match=f"no field has the tag {tag}"):
         has_external_data(tmp_path / "net.onnx")
 
 

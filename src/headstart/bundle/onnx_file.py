@@ -63,6 +63,8 @@ def _fields(data: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int,
     while at < end:
         tag, at = _varint(data, at, end)
         number, kind = tag >> 3, tag & 7
+        if tag >= 2**32 or number == 0:  # runtimes drop the upper bits, and would see another field here
+            raise MalformedError(f"no field has the tag {tag}, found before byte {at}")
         if kind == _VARINT:
             value, at = _varint(data, at, end)
             yield number, kind, value, at
