@@ -44,12 +44,18 @@ def assess(bundle: Bundle, data: str, *, run: Path | None = None) -> Assessment:
     metrics = measure(answers(bundle, table), table.labels, table.classes)
     about = f"{len(table)} photos of {safe_text(table.name)}" if whole else f"the {len(table)} test photos of {safe_text(table.name)}"
     notices = [f"{len(table.omitted)} files left out"] if table.omitted else []
-    if run is None and "seed" in bundle.provenance:  # trained here, unlike a network as published
-        notices.append("this model is apart from its run, so whether it was trained on some of these photos cannot be checked")
-    seen = {photo.sha256 for photo in photos_of(run) if photo.split != "test"} if run is not None else set()
-    if n_seen := sum(photo.sha256 in seen for photo in table.photos):
-        notices.append(f"{n_seen} of these photos trained this model: it knows them, so the numbers are too good")
-    return Assessment(metrics, about, tuple(notices))
+    return Assessment(metrics, about, (*notices, *seen_in_training(bundle, run, table)))
+
+
+def seen_in_training(bundle: Bundle, run: Path | None, table: Table) -> tuple[str, ...]:
+    """A sentence, where some of these photos trained the model, or nobody can tell. `run`: the model's run folder, where it has one."""
+    if run is None:
+        if "seed" not in bundle.provenance:  # a network as published, not trained here
+            return ()
+        return ("this model is apart from its run, so whether it was trained on some of these photos cannot be checked",)
+    seen = {photo.sha256 for photo in photos_of(run) if photo.split != "test"}
+    n_seen = sum(photo.sha256 in seen for photo in table.photos)
+    return (f"{n_seen} of these photos trained this model: it knows them, so the numbers are too good",) if n_seen else ()
 
 
 def assess_again(folder: Path) -> Assessment:

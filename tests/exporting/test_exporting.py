@@ -232,6 +232,17 @@ def test_the_command_prints_the_figures_and_where_they_are(run: Run, tmp_path: P
     assert again.stderr == f"error: {tmp_path / 'a'} is not empty\nhint: choose another --out, or remove that folder first\n"
 
 
+def test_photos_that_trained_the_model_are_told_of_in_the_certificate_and_on_the_terminal(run: Run, tmp_path: Path) -> None:
+    words = ["export", str(run.folder), "--out", str(tmp_path / "a"), "--data", str(run.record["data"]["root"]), "--precision", "fp32"]
+    done = subprocess.run([sys.executable, "-m", "headstart.cli.main", *words], capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    n_seen = run.record["data"]["n"] - run.metrics["test"]["n"]
+    told = f"{n_seen} of these photos trained this model: it knows them, so the numbers are too good"
+    assert f"note: {told}" in done.stderr
+    assert told in json.loads((tmp_path / "a" / "certificate.json").read_text(encoding="utf-8"))["notices"]
+    assert f"- {told}" in (tmp_path / "a" / "CERTIFICATE.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",

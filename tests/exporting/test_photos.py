@@ -33,6 +33,17 @@ def test_data_without_splits_is_divided_and_no_copy_straddles(run: Run, tmp_path
     assert (len(whole.calibrate), len(whole.test)) == (0, 35)
 
 
+def test_data_that_trained_the_model_is_told(run: Run, tmp_path: Path) -> None:
+    own = str(run.record["data"]["root"])
+    n_seen = run.record["data"]["n"] - run.metrics["test"]["n"]
+    told = f"{n_seen} of these photos trained this model: it knows them, so the numbers are too good"
+    assert choose(run.bundle, run.folder, own, int8=False).notices == (told,)
+    (apart,) = choose(run.bundle, None, own, int8=False).notices
+    assert "cannot be checked" in apart
+    assert choose(run.bundle, run.folder, str(make_photos(tmp_path / "others", n=4, seed=5)), int8=False).notices == ()
+    assert choose(run.bundle, run.folder, None, int8=False).notices == ()
+
+
 def test_int8_without_photos_and_photos_of_other_classes_are_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="int8 needs photos to be calibrated and tested on") as caught:
         choose(run.bundle, None, None, int8=True)

@@ -107,7 +107,7 @@ def _rates(work: Work, original: runtime.Session, sessions: Sequence[runtime.Ses
 
 
 def _notices(work: Work, ways: Sequence[Way]) -> tuple[str, ...]:
-    found = []
+    found = list(work.chosen.notices)
     if work.chosen.test is None:
         found.append("no photos were given (--data): only golden pictures and noise were compared, in fp32; nothing is known of accuracy")
     for way in ways:

@@ -1,5 +1,6 @@
 """Which photos an export is calibrated on and which test it: never the same, and of a run its own."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ _WORDS = "give labelled photos of the model's classes with --data"
 
 @dataclass(frozen=True)
 class Chosen:
-    """Files to calibrate on, in a drawn order; labelled photos to test on, or None: there are none."""
+    """Files to calibrate on, in a drawn order; labelled photos to test on, or None: there are none; what must be known of these."""
 
     calibrate: Sequence[Path]
     test: Table | None
     about: str
+    notices: tuple[str, ...] = ()
 
 
 def choose(bundle: Bundle, run: Path | None, data: str | None, *, int8: bool, seed: int = 0) -> Chosen:
@@ -41,7 +43,8 @@ def choose(bundle: Bundle, run: Path | None, data: str | None, *, int8: bool, se
         DataError: classes that the model does not know, photos that are gone or changed, or none left to calibrate or test on.
     """
     if data is not None:
-        return _of_data(bundle, data, int8, seed)
+        chosen = _of_data(bundle, data, int8, seed)
+        return chosen if chosen.test is None else dataclasses.replace(chosen, notices=assess.seen_in_training(bundle, run, chosen.test))
     if run is not None:
         return _of_run(run, int8, seed)
     if int8:
