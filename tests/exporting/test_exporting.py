@@ -184,6 +184,20 @@ def test_what_did_not_pass_in_bf16_is_not_computed_in_it(exported: exporting.Exp
         open_engine(model, "openvino", "bf16")
 
 
+@needs_openvino
+def test_bf16_is_nothing_that_was_not_tried_on_photos(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "bf16_is_fast", lambda: True)
+    apart = Path(shutil.copytree(run.folder / "model", tmp_path / "apart"))
+    with pytest.raises(ConfigError, match="precision bf16 needs photos to be tested on, and this model comes without its run") as caught:
+        headstart.export(apart, out=tmp_path / "onnx", precision="bf16")
+    assert caught.value.hint == (
+        "give labelled photos of the model's classes with --data, or leave --precision out: it is then computed in fp32"
+    )
+    done = headstart.export(apart, out=tmp_path / "onnx")
+    assert headstart.load(done.folder).record.computed_in == ("fp32",)
+    assert "in which alone readers will compute it" in done.certificate.notices[0]
+
+
 def test_a_torch_program_answers_as_the_run_does(run: Run, tmp_path: Path) -> None:
     import torch
 

@@ -186,7 +186,7 @@ def fitting(bundle: Bundle, provider: str, precision: str) -> tuple[str, str]:
         provider = "openvino"
     if precision not in ("auto", *bundle.record.computed_in) and precision in runtime.PRECISIONS:
         raise ConfigError(
-            f"{what} is not to be computed in {precision}: it gave too many other answers there when it was exported",
+            f"{what} is not to be computed in {precision}: it gave too many other answers there when it was exported, or was not tried",
             hint="use precision fp32",
         )
     return provider, "fp32" if precision == "auto" and "bf16" not in bundle.record.computed_in else precision

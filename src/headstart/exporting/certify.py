@@ -109,7 +109,10 @@ def _rates(work: Work, original: runtime.Session, sessions: Sequence[runtime.Ses
 def _notices(work: Work, ways: Sequence[Way]) -> tuple[str, ...]:
     found = list(work.chosen.notices)
     if work.chosen.test is None:
-        found.append("no photos were given (--data): only golden pictures and noise were compared, in fp32; nothing is known of accuracy")
+        found.append(
+            "no photos were given (--data): only golden pictures and noise were compared, in fp32, in which alone readers will compute it; "
+            "nothing is known of accuracy"
+        )
     for way in ways:
         if not way.passed and way.precision != "fp32":
             found.append(f"{way.engine} in {way.precision} gave {way.found}, the bar is {way.bar}: readers will compute it in fp32")

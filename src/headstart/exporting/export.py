@@ -62,7 +62,8 @@ def export(
         data: labelled photos to calibrate and test on; by default the run's own.
         weights: a backbone's file of weights: with its name, or, for torch, where a run's weights have moved.
         max_drop: points of accuracy (0 to 100): an int8 export is refused where the 95 % interval of its drop lies above.
-        precision: `auto`: readers may compute it in bf16 if it passes that bar here; `fp32`: never; `bf16`: refused if it does not pass.
+        precision: `auto`: readers may compute it in bf16 if it passes that bar here, on photos; `fp32`: never; `bf16`: refused if it does
+            not pass, or there are no photos.
 
     Raises:
         ExportError: it does not answer as the original does; the text has the numbers. Nothing is kept.
@@ -74,6 +75,11 @@ def export(
     bundle = open_model(os.fspath(model) if run is None else run, None if run is not None else weights)
     _check_source(bundle)
     chosen = photos.choose(bundle, run, data, int8=int8)
+    if precision == "bf16" and chosen.test is None:
+        raise ConfigError(
+            "precision bf16 needs photos to be tested on, and this model comes without its run",
+            hint=f"{photos.WORDS}, or leave --precision out: it is then computed in fp32",
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
@@ -150,10 +156,8 @@ def _bundle(work: Work) -> Certificate:
     ways = [way for way in _ways(work.format) if way[1] == "fp32" or try_bf16]
     sessions, lost = _opened(trial, ways, work.precision)
     certificate = certify(work, sessions, lost)
-    passed = tuple(dict.fromkeys(way.precision for way in certificate.ways if way.passed))
-    computed_in = tuple(one for one in COMPUTED_IN if one in passed) if work.chosen.test is not None else COMPUTED_IN
-    if work.precision == "fp32":
-        computed_in = ("fp32",)
+    passed = {way.precision for way in certificate.ways if way.passed}
+    computed_in = tuple(one for one in COMPUTED_IN if one in passed)
     write_json(work.draft / RECORD_FILE, dataclasses.replace(record, computed_in=computed_in).to_json())
     if work.format == "onnx":
         for name in EXAMPLES:

@@ -19,7 +19,8 @@ N_CALIBRATE = 300
 """photos that fix the ranges of an int8 network, at most: as many as NNCF takes by default"""
 
 _SHARE_TO_CALIBRATE = 3  # of data without splits, one in so many; the others test
-_WORDS = "give labelled photos of the model's classes with --data"
+WORDS = "give labelled photos of the model's classes with --data"
+"""what to do where photos are missing"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def choose(bundle: Bundle, run: Path | None, data: str | None, *, int8: bool, se
     if run is not None:
         return _of_run(run, int8, seed)
     if int8:
-        raise ConfigError("int8 needs photos to be calibrated and tested on, and this model comes without its run", hint=_WORDS)
+        raise ConfigError("int8 needs photos to be calibrated and tested on, and this model comes without its run", hint=WORDS)
     return Chosen((), None, "no photos")
 
 
@@ -66,7 +67,7 @@ def _of_run(folder: Path, int8: bool, seed: int) -> Chosen:
         test = assess.photos_as_split(run, "test")
         train = assess.photos_as_split(run, "train") if int8 else None
     except DataError as error:
-        raise DataError(error.message, hint=f"put them back, or {_WORDS}") from error
+        raise DataError(error.message, hint=f"put them back, or {WORDS}") from error
     calibrate = () if train is None else _drawn(train, N_CALIBRATE, seed)
     return Chosen(calibrate, test, f"the run's {len(test)} test photos")
 
@@ -92,7 +93,7 @@ def _of_data(bundle: Bundle, data: str, int8: bool, seed: int) -> Chosen:
     test = test.subset([i for i, photo in enumerate(test.photos) if photo.sha256 not in contents])  # copies
     if not len(rest) or not len(test):
         raise DataError(
-            f"int8 needs photos to calibrate on and others to test on; of {name} {len(rest)} and {len(test)} are left", hint=_WORDS
+            f"int8 needs photos to calibrate on and others to test on; of {name} {len(rest)} and {len(test)} are left", hint=WORDS
         )
     return Chosen(_drawn(rest, N_CALIBRATE, seed), test, about)
 
