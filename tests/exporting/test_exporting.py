@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import headstart
-from headstart.bundle.predict import fitting, open_engine
+from headstart.bundle.predict import Prediction, fitting, open_engine
 from headstart.bundle.record import digest
 from headstart.data.pixels import Preprocessing, load
 from headstart.errors import BundleError, ConfigError, ExportError, HeadstartError
@@ -76,6 +76,21 @@ def test_a_lone_onnx_file_says_how_to_read_it(exported: exporting.Export) -> Non
         assert session.run(["logits"], {"image": np.zeros((n, 32, 32, 3), np.uint8)})[0].shape == (n, 3)
 
 
+def example_run(folder: Path, photo: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, folder / "example.py", photo], capture_output=True, text=True, encoding="utf-8")
+
+
+def assert_says(folder: Path, photo: Path, answer: Prediction) -> None:
+    """The example beside an export prints this answer, and loads no headstart."""
+    done = example_run(folder, photo)
+    assert done.returncode == 0, done.stderr
+    lines = [f"{rank}: {label} {p:.2f}" for rank, (label, p) in enumerate(answer.top, 1)]
+    first = ["none of these; the nearest are"] if answer.known is False else []
+    last = ["one of " + ", ".join(answer.labels)] if len(answer.labels) > 1 and answer.known is not False else []
+    assert done.stdout.splitlines() == [str(photo), *first, *lines, *last]
+    assert "import headstart" not in (folder / "example.py").read_text(encoding="utf-8")
+
+
 def test_the_python_example_prints_what_predict_prints(exported: exporting.Export, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = (rng.integers(0, 60, (300, 420, 3)) + np.linspace(0, 190, 420)[None, :, None] * [1, 0.2, 0.4]).astype(np.uint8)
@@ -87,15 +102,8 @@ def test_the_python_example_prints_what_predict_prints(exported: exporting.Expor
     Image.fromarray(pixels[..., 0].astype(np.uint16) * 250).save(tmp_path / "deep grey.png")
     Image.fromarray(pixels[:80]).convert("CMYK").save(tmp_path / "inks.jpg")
     model = headstart.load(exported.folder)
-    script = exported.folder / "example.py"
-    assert "import headstart" not in script.read_text(encoding="utf-8")
     for photo in sorted(tmp_path.iterdir()):
-        done = subprocess.run([sys.executable, script, photo], capture_output=True, text=True, check=True, encoding="utf-8")
-        answer = model.predict(photo, top=3, provider="onnxruntime", precision="fp32")
-        lines = [f"{rank}: {label} {p:.2f}" for rank, (label, p) in enumerate(answer.top, 1)]
-        first = ["none of these; the nearest are"] if answer.known is False else []
-        last = ["one of " + ", ".join(answer.labels)] if len(answer.labels) > 1 and answer.known is not False else []
-        assert done.stdout.splitlines() == [str(photo), *first, *lines, *last]
+        assert_says(exported.folder, photo, model.predict(photo, top=3, provider="onnxruntime", precision="fp32"))
 
 
 def test_the_python_example_prepares_the_same_pixels(exported: exporting.Export, tmp_path: Path) -> None:
@@ -118,11 +126,13 @@ def test_the_python_example_prepares_the_same_pixels(exported: exporting.Export,
 @needs_openvino
 def test_an_openvino_export_is_a_model_with_its_own_files_checked(run: Run, tmp_path: Path) -> None:
     done = headstart.export(run.folder / "model", format="openvino", out=tmp_path / "ir")
-    assert {path.name for path in done.folder.iterdir()} == {"bundle.json", "model.xml", "model.bin", "certificate.json", "CERTIFICATE.md"}
+    files = {"bundle.json", "model.xml", "model.bin", "certificate.json", "CERTIFICATE.md", "example.py"}
+    assert {path.name for path in done.folder.iterdir()} == files
     model = headstart.load(done.folder)
     photo = next(Path(run.record["data"]["root"]).rglob("*.jpg"))
     assert model.predict(photo).label == run.predict(photo).label
     assert open_engine(model).provider == "openvino"
+    assert_says(done.folder, photo, model.predict(photo, top=3, precision="fp32"))
     with pytest.raises(ConfigError, match="is in OpenVINO's form, which onnxruntime does not run"):
         model.predict(photo, provider="onnxruntime")
     core = runtime.import_openvino().Core()
@@ -202,13 +212,20 @@ def test_a_torch_program_answers_as_the_run_does(run: Run, tmp_path: Path) -> No
     import torch
 
     done = headstart.export(run.folder, format="torch", out=tmp_path / "torch")
-    assert {path.name for path in done.folder.iterdir()} == {"model.pt2", "model.json", "certificate.json", "CERTIFICATE.md"}
+    files = {"model.pt2", "model.json", "certificate.json", "CERTIFICATE.md", "example.py"}
+    assert {path.name for path in done.folder.iterdir()} == files
     (way,) = done.certificate.ways
     assert (way.provider, way.n, way.n_differ) == ("torch", run.metrics["test"]["n"], 0)
     module = torch.export.load(done.folder / "model.pt2").module()
     assert module(torch.zeros((5, 32, 32, 3), dtype=torch.uint8)).shape == (5, 3)
     about = json.loads((done.folder / "model.json").read_text(encoding="utf-8"))
     assert [label["name"] for label in about["labels"]] == [label.name for label in run.bundle.labels]
+    photo = next(Path(run.record["data"]["root"]).rglob("*.jpg"))
+    assert_says(done.folder, photo, run.bundle.predict(photo, top=3, precision="fp32"))
+    (done.folder / "model.json").write_text(json.dumps({**about, "labels": about["labels"][::-1]}), encoding="utf-8")
+    refused = example_run(done.folder, photo)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("model.json is another than the one that model.pt2 was written with")
 
 
 @pytest.mark.parametrize(

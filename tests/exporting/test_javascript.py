@@ -75,6 +75,17 @@ def test_node_answers_as_predict_does(exported: Path, photos: list[Path]) -> Non
         assert_alike(read(part), expected)
 
 
+def test_node_refuses_a_network_that_its_labels_are_not_of(exported: Path, photos: list[Path], tmp_path: Path) -> None:
+    for name in ("example.mjs", "bundle.json", "model.onnx"):
+        shutil.copyfile(exported / name, tmp_path / name)
+    (tmp_path / "node_modules").symlink_to(exported / "node_modules")
+    with (tmp_path / "model.onnx").open("ab") as file:
+        file.write(b"\x0a\x00")
+    done = subprocess.run(["node", "example.mjs", str(photos[0])], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "model.onnx is not the one that bundle.json was written for" in done.stderr
+
+
 def test_javascript_resizes_as_pillow_does(exported: Path) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (90, 130, 3), np.uint8)
     for interpolation in ("bilinear", "bicubic", "lanczos", "box", "hamming"):

@@ -31,7 +31,7 @@ def export(
     """Write a trained model as ONNX, OpenVINO IR or a torch program, and a certificate that it still answers the same.
 
     The test photos go through both, from their files. What does not answer as the original does is not kept (exit status 1).
-    Beside ONNX lie examples that need neither headstart nor PyTorch: example.py, example.mjs and example.html.
+    Beside it lies an example that needs no headstart, example.py; beside ONNX also example.mjs and example.html.
 
     Examples:
 

@@ -28,7 +28,8 @@ from headstart.files import cannot_write, names_in_out, write_json
 from headstart.progress import waiting
 
 FORMATS = ("onnx", "openvino", "torch")
-EXAMPLES = ("example.py", "example.mjs", "example.html")
+EXAMPLES = {"onnx": ("example.py", "example.mjs", "example.html"), "openvino": ("example.py",), "torch": ("example.py",)}
+"""format to the files beside an export that show how to use it without headstart"""
 
 _ENGINE_OF = {"onnx": "onnxruntime", "openvino": "openvino"}  # that a form is made for, and judged in first
 
@@ -93,6 +94,8 @@ def export(
                 certificate = certify(work, [session])
             else:
                 certificate = _bundle(work)
+            for name in EXAMPLES[format]:
+                shutil.copyfile(Path(__file__).with_name("examples") / name, draft / name)
             folder.rmdir() if folder.exists() else None  # empty, as `check` found it
             os.replace(draft, folder)
     except OSError as error:
@@ -134,7 +137,7 @@ def _check_source(bundle: Bundle) -> None:
 
 
 def _bundle(work: Work) -> Certificate:
-    """The export as a bundle in its draft folder, with certificate and examples."""
+    """The export as a bundle in its draft folder, with its certificate."""
     from headstart.exporting.forms import WRITERS
 
     calibrate = None
@@ -159,9 +162,6 @@ def _bundle(work: Work) -> Certificate:
     passed = {way.precision for way in certificate.ways if way.passed}
     computed_in = tuple(one for one in COMPUTED_IN if one in passed)
     write_json(work.draft / RECORD_FILE, dataclasses.replace(record, computed_in=computed_in).to_json())
-    if work.format == "onnx":
-        for name in EXAMPLES:
-            shutil.copyfile(Path(__file__).with_name("examples") / name, work.draft / name)
     load_bundle(work.draft)
     return certificate
 

@@ -28,6 +28,8 @@ from headstart.runs import Run
 from headstart.train.classifier import Linear, Mirrored, dense
 
 PROGRAM_FILE, ABOUT_FILE = "model.pt2", "model.json"
+INSIDE = "headstart.json"
+"""the same JSON inside the program, as an extra file of `torch.export`, so that a reader can tell whether the two belong together"""
 
 _BATCH = 16
 
@@ -48,7 +50,7 @@ def write_torch(folder: Path, bundle: Bundle, model: Any, weights_file: Path | N
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
-        torch.export.save(program, folder / PROGRAM_FILE)
+        torch.export.save(program, folder / PROGRAM_FILE, extra_files={INSIDE: about(bundle.record)})
     write_json(folder / ABOUT_FILE, json.loads(about(bundle.record)))
     return ProgramSession(folder / PROGRAM_FILE, px, len(bundle.labels))
 

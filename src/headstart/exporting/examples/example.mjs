@@ -22,6 +22,12 @@ const FILTER = {
 
 // The model, ready to answer. `ort`: the module onnxruntime-web; `bytes`: model.onnx; `about`: bundle.json.
 export async function openModel(ort, bytes, about) {
+  if (globalThis.crypto?.subtle) {
+    // Absent in a browser that did not load this page from https or this machine.
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+    const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    if (found !== about.files["model.onnx"]) throw new Error("model.onnx is not the one that bundle.json was written for");
+  }
   const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
   return async (picture) => {
     const px = about.preprocessing.input_px;
@@ -125,6 +131,7 @@ export async function readBlob(blob) {
 
 async function main(photos) {
   const [{ readFile }, ort, { default: sharp }] = await Promise.all([import("node:fs/promises"), import("onnxruntime-web"), import("sharp")]);
+  globalThis.crypto ??= (await import("node:crypto")).webcrypto; // before Node.js 20
   const beside = (name) => readFile(new URL(name, import.meta.url));
   const model = await openModel(ort, await beside("model.onnx"), JSON.parse(await beside("bundle.json")));
   for (const photo of photos) {

@@ -1,30 +1,79 @@
-"""What is in a photo, with numpy, Pillow and ONNX Runtime alone (`pip install numpy pillow onnxruntime`).
+"""What is in a photo, with numpy, Pillow and what runs the model beside this file:
+
+    pip install numpy pillow onnxruntime     # for model.onnx
+    pip install numpy pillow openvino        # for model.xml and model.bin
+    pip install numpy pillow torch           # for model.pt2
 
     python example.py photo.jpg [more.jpg ...]
 
-model.onnx beside this file tells by itself which labels it has and how a photo is prepared for it.
+The model tells by itself which labels it has and how a photo is prepared for it.
 """
 
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
 
 DRAFT_HEADROOM = 2  # a big JPEG is decoded small, but never below so many times the size it is resized to
 
+Network = Callable[[np.ndarray], np.ndarray]
+"""uint8 [n, px, px, 3] -> logits [n, labels]"""
+
 
 def main() -> None:
-    session = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")), providers=["CPUExecutionProvider"])
-    about = json.loads(session.get_modelmeta().custom_metadata_map["headstart"])
+    network, about = open_model(Path(__file__).parent)
     for name in sys.argv[1:]:
         pixels = prepare(name, **{key: about["preprocessing"][key] for key in ("input_px", "crop", "interpolation")})
-        (logits,) = session.run(["logits"], {"image": pixels[None]})[0]
+        (logits,) = network(pixels[None])
         print("\n".join([name, *answer(logits.astype(np.float64), about)]))
+
+
+def open_model(folder: Path) -> tuple[Network, dict[str, Any]]:
+    """The network, and what says how to read its answers."""
+    if (folder / "model.onnx").exists():
+        return open_onnx(folder / "model.onnx")
+    return open_openvino(folder / "model.xml") if (folder / "model.xml").exists() else open_torch(folder / "model.pt2")
+
+
+def open_onnx(file: Path) -> tuple[Network, dict[str, Any]]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["logits"], {"image": images})[0], json.loads(
+        session.get_modelmeta().custom_metadata_map["headstart"]
+    )
+
+
+def open_openvino(file: Path) -> tuple[Network, dict[str, Any]]:
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing OpenVINO then reports nothing to anyone
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(file)
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    about = json.loads(model.get_rt_info(["headstart", "about"]).astype(str))
+    return lambda images: compiled(images)[0], about
+
+
+def open_torch(file: Path) -> tuple[Network, dict[str, Any]]:
+    import torch
+
+    inside = {"headstart.json": ""}
+    module = torch.export.load(file, extra_files=inside).module()
+    about = json.loads(inside["headstart.json"])
+    if about != json.loads(file.with_name("model.json").read_text(encoding="utf-8")):
+        sys.exit("model.json is another than the one that model.pt2 was written with: export the model again")
+
+    def network(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return np.asarray(module(torch.from_numpy(images.copy())).float())
+
+    return network, about
 
 
 def prepare(name: str, input_px: int, crop: float, interpolation: str) -> np.ndarray:
