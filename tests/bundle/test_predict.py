@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,6 +104,23 @@ def test_a_million_photos_would_need_no_more_memory_than_a_few(bundle: Bundle) -
 
     peak(600)
     assert peak(3000) < 1.3 * peak(1000)
+
+
+def test_every_core_decodes_however_many_there_are(bundle: Bundle, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_cores = 24
+    all_at_once = threading.Barrier(n_cores)
+    read = predict.read
+
+    def meeting(*arguments: object, **options: object) -> predict.Read:
+        all_at_once.wait(20)  # raises where not all come
+        return read(*arguments, **options)  # type: ignore[arg-type]
+
+    open_engine(bundle, "onnxruntime", "fp32")  # the network keeps to the cores there are
+    monkeypatch.setattr(runtime, "cores", lambda: n_cores)
+    monkeypatch.setattr(predict, "read", meeting)
+    found = list(stream(bundle, [photo("a.png")] * n_cores, provider="onnxruntime", precision="fp32"))
+    assert {one.label for one in found} == {found[0].label}
+    assert found[0].reason is None
 
 
 def test_photos_are_fetched_no_further_ahead_than_a_few_batches(bundle: Bundle) -> None:

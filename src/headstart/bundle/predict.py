@@ -258,8 +258,9 @@ def _answers(
             waiting.append([Read(one.path, None, one.reason) for one in some])  # pixels now live in the batch
             yield np.stack(good) if good else np.zeros((0, px, px, 3), np.uint8)
 
-    n_threads = min(16, runtime.cores()) if threads is None else threads
-    reading = read_ahead(lambda photo: read(photo, bundle.preprocessing), photos, threads=n_threads, ahead=4 * size)
+    # Each thread holds one decoded photo; what waits is px x px, so that as many more as there are threads cost little.
+    n_threads = runtime.cores() if threads is None else threads
+    reading = read_ahead(lambda photo: read(photo, bundle.preprocessing), photos, threads=n_threads, ahead=4 * size + n_threads)
     with contextlib.closing(reading):  # type: ignore[type-var]
         for logits in session.map(batches(reading)):
             yield from predictions(bundle, waiting.popleft(), logits, top, all_probabilities)

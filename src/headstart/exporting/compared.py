@@ -89,7 +89,7 @@ def ask(networks: Sequence[Asked], files: Sequence[Path], preprocessing: Preproc
 
 def batches(files: Sequence[Path], preprocessing: Preprocessing) -> Iterator[NDArray[np.uint8]]:
     """The photos as the network takes them, uint8 [n, px, px, 3], in order. Raises: DataError: one cannot be read."""
-    reading = read_ahead(lambda file: read(file, preprocessing), files, threads=min(16, cores()), ahead=2 * _BATCH)
+    reading = read_ahead(lambda file: read(file, preprocessing), files, threads=cores(), ahead=2 * _BATCH + cores())
     batch: list[np.ndarray] = []
     with contextlib.closing(reading):  # type: ignore[type-var]
         for photo in reading:
