@@ -126,26 +126,34 @@ class Runner:
         """For ever: keep a worker warm, and give it the next job. Cancelled, it lets a running job end as Ctrl-C would."""
         try:
             while True:
-                if self._worker is None or not self._worker.is_alive:
-                    self._worker = await Worker.start()
+                await self._living()
                 project, job_id = await self._waiting.get()
+                worker = await self._living()  # it may have died since, while it had nothing to do
                 job = project.jobs.get(job_id)
                 if job is not None and job.state == "queued":
-                    await self._do(project, job, self._worker)
+                    await self._do(project, job, worker)
         finally:
             if self._worker is not None:
                 await self._worker.end()
 
     async def cancel(self, project: Project, job: Job) -> None:
-        """End a job; what it computed is kept, and it can be continued."""
+        """End a job; what it computed is kept, and it can be continued. Asked again, it is on its way already."""
         live = self.live
         if live is not None and (live.project, live.job.id) == (project, job.id) and self._worker is not None:
-            live.cancelling = True
-            await self._worker.say(cancel=job.id)
-            self._stuck = asyncio.get_running_loop().call_later(CANCEL_S, self._worker.kill)
+            if not live.cancelling:
+                live.cancelling = True
+                # Before anything is awaited: the job may end meanwhile, and its end must find the timer.
+                self._stuck = asyncio.get_running_loop().call_later(CANCEL_S, self._worker.kill)
+                await self._worker.say(cancel=job.id)
         elif job.state == "queued":
             project.jobs.change(job, state="cancelled", ended=now())
         self.changed()
+
+    async def _living(self) -> Worker:
+        """The worker, or another one where it has died."""
+        if self._worker is None or not self._worker.is_alive:
+            self._worker = await Worker.start()
+        return self._worker
 
     async def _do(self, project: Project, job: Job, worker: Worker) -> None:
         job = project.jobs.change(job, state="running", started=now(), attempts=job.attempts + 1, error="", hint="", ended="")
