@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart.studio import runner
+from headstart.errors import HeadstartError
+from headstart.studio import jobs, runner
 from headstart.studio.jobs import Job
 from headstart.studio.project import Project
 from headstart.studio.runner import Runner, Worker
@@ -106,7 +107,7 @@ def test_stop_clicked_twice_ends_no_later_job(workers: list[asyncio.subprocess.P
             assert (ended.state, ended.error) == ("done", "")
             assert len(workers) == 1
 
-    asyncio.run(story())
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def test_a_worker_that_died_while_it_had_nothing_to_do_fails_no_job(workers: list[asyncio.subprocess.Process], project: Project) -> None:
@@ -118,4 +119,61 @@ def test_a_worker_that_died_while_it_had_nothing_to_do_fails_no_job(workers: lis
             ended = await state(project, add(made, project), *ENDED)
             assert (ended.state, ended.error) == ("done", "")
 
-    asyncio.run(story())
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_disk_that_is_full_for_a_while_fails_one_job_and_says_so(
+    workers: list[asyncio.subprocess.Process], project: Project, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """`left`: writes of the journal until it is full: of what runs, of an answer, of what is done."""
+    write, full = jobs.write_json, [False]
+
+    def writing(path: Path, value: object) -> None:
+        nonlocal left
+        left -= 1
+        if full[0] and left < 0:
+            raise HeadstartError("disk full while writing it", hint="free some space")
+        write(path, value)
+
+    async def story() -> None:
+        nonlocal left
+        async with running() as made:
+            first = project.jobs.accept(project.jobs.number(), "train", {"answer": {"n": 1}})
+            second = project.jobs.accept(project.jobs.number(), "train", {})
+            left, full[0] = wanted, True
+            made.add(project, first)
+            ended = await state(project, first, *ENDED)
+            assert (ended.state, ended.error, ended.hint) == ("failed", "disk full while writing it", "free some space")
+            assert Project(project.folder).jobs.recover()[0].id == first.id, "on the disk it is as it was"
+            full[0] = False
+            made.add(project, second)
+            assert (await state(project, second, *ENDED)).state == "done"
+            made.add(project, project.jobs.change(first, state="queued"))
+            assert (await state(project, first, *ENDED)).state == "done"
+
+    wanted = left
+    monkeypatch.setattr(jobs, "write_json", writing)
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_a_worker_that_cannot_be_started_fails_one_job(
+    workers: list[asyncio.subprocess.Process], project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, n_refused = Worker.start, 2  # when the studio starts, and for the first job
+
+    async def refusing(cls: type[Worker]) -> Worker:
+        nonlocal n_refused
+        n_refused -= 1
+        if n_refused >= 0:
+            raise OSError(12, "Cannot allocate memory")
+        return await start()
+
+    async def story() -> None:
+        async with running() as made:
+            first = await state(project, add(made, project), *ENDED)
+            assert (first.state, "Cannot allocate memory" in first.error) == ("failed", True)
+            assert (await state(project, add(made, project), *ENDED)).state == "done"
+
+    monkeypatch.setattr(Worker, "start", classmethod(refusing))
+    asyncio.run(asyncio.wait_for(story(), 60))

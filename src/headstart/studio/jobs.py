@@ -4,6 +4,7 @@ jobs/0003.json             the job
 jobs/0003.corrections.csv  and 0003.left-out.csv, 0003.split.csv: what it goes by, as it was when it was accepted
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from headstart.errors import HeadstartError
 from headstart.files import write_json
 
 FORMAT = 1
@@ -98,14 +100,22 @@ class Journal:
             self._write(changed)
         return changed
 
+    def fail(self, job_id: int, error: str, hint: str) -> None:
+        """A job that has failed, even where the disk takes no word of it: the next studio then finds it as it was, and does it."""
+        with self._changing:
+            failed = dataclasses.replace(self._jobs[job_id], state="failed", ended=now(), error=error, hint=hint)
+            self._jobs[job_id] = failed
+            with contextlib.suppress(HeadstartError):
+                self._write(failed)
+
     def recover(self) -> list[Job]:
         """What an earlier studio left undone, in the order it was accepted; what ran then waits again. To be called once, at the start."""
         for job in self.jobs:
             if job.state == "running" and job.attempts >= MOST_ATTEMPTS:
                 error = f"the studio ended {job.attempts} times while this ran; it was not started again by itself"
-                self.change(job, state="failed", ended=now(), error=error, hint="continue it when you have closed other programs")
+                self.fail(job.id, error, "continue it when you have closed other programs")
             elif job.state == "running":
-                self.change(job, state="queued")
+                self._jobs[job.id] = dataclasses.replace(job, state="queued")  # on a full disk, too; the file says as much to the next
         return sorted((job for job in self.jobs if job.state == "queued"), key=lambda job: job.id)
 
     def input_file(self, job_id: int, name: str) -> Path:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from headstart.errors import HeadstartError
 from headstart.studio.jobs import Job, now
 from headstart.studio.project import Project
 from headstart.studio.words import Stage, stages_of, told
@@ -126,12 +127,16 @@ class Runner:
         """For ever: keep a worker warm, and give it the next job. Cancelled, it lets a running job end as Ctrl-C would."""
         try:
             while True:
-                await self._living()
+                with contextlib.suppress(OSError):  # no worker can be started now: a job will try again, and say so
+                    await self._living()
                 project, job_id = await self._waiting.get()
-                worker = await self._living()  # it may have died since, while it had nothing to do
-                job = project.jobs.get(job_id)
-                if job is not None and job.state == "queued":
-                    await self._do(project, job, worker)
+                try:
+                    worker = await self._living()  # it may have died since, while it had nothing to do
+                    job = project.jobs.get(job_id)
+                    if job is not None and job.state == "queued":
+                        await self._do(project, job, worker)
+                except Exception as error:  # a full disk, above all; the next job must not wait for ever
+                    await self._give_up(project, job_id, error)
         finally:
             if self._worker is not None:
                 await self._worker.end()
@@ -162,13 +167,22 @@ class Runner:
         try:
             await worker.say(do=order_of(project, job))
             ended = await self._follow(live, worker)
+            project.jobs.change(job, **ended, ended=now())
         finally:
             if self._stuck is not None:
                 self._stuck.cancel()
                 self._stuck = None
-        project.jobs.change(job, **ended, ended=now())
-        self.live = None
+            self.live = None
+            self.changed()
+
+    async def _give_up(self, project: Project, job_id: int, error: Exception) -> None:
+        """A job that could not be started, followed or written down has failed; its worker, which may still be at it, ends."""
+        log.warning("%s, job %d: %s", project.name, job_id, error, exc_info=not isinstance(error, HeadstartError | OSError))
+        text = error.message if isinstance(error, HeadstartError) else f"{type(error).__name__}: {error}"
+        project.jobs.fail(job_id, text, getattr(error, "hint", None) or "close other programs, then continue it")
         self.changed()
+        if self._worker is not None:
+            await self._worker.end()
 
     async def _follow(self, live: Live, worker: Worker) -> dict[str, Any]:
         """Hear the worker to the job's end. Returns: what the journal keeps of it."""
