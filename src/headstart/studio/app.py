@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -13,14 +14,17 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from headstart.errors import ConfigError
+from headstart.errors import ConfigError, HeadstartError
 from headstart.report.templates import style
 from headstart.studio import photos, review, use, working
 from headstart.studio.context import HERE, Studio, page
 from headstart.studio.guard import Door, Guard
+from headstart.studio.words import sentence
 
 PORT = 8700
 TRIED_PORTS = 20  # from PORT on, where no port was asked for
+
+log = logging.getLogger("headstart")
 
 
 def create_app(studio: Studio) -> FastAPI:
@@ -50,14 +54,24 @@ def create_app(studio: Studio) -> FastAPI:
 
     @app.exception_handler(StarletteHTTPException)
     async def told(request: Request, error: HTTPException) -> Response:
-        """An error as a page; for scripts as a sentence."""
-        if request.headers.get("hx-request") or request.method not in ("GET", "POST"):
-            return Response(str(error.detail), error.status_code, media_type="text/plain")
-        shown: HTMLResponse = page(request, "error.html", detail=str(error.detail))
-        shown.status_code = error.status_code
-        return shown
+        return _told(request, error.status_code, str(error.detail))
+
+    @app.exception_handler(HeadstartError)
+    async def failed(request: Request, error: HeadstartError) -> Response:
+        """A full disk, a model that someone changed: what the command line would say."""
+        log.warning("%s %s: %s", request.method, request.url.path, error)
+        return _told(request, 500, error.message, error.hint or "")
 
     return app
+
+
+def _told(request: Request, status: int, detail: str, hint: str = "") -> Response:
+    """An error as a page; for scripts as sentences."""
+    if request.headers.get("hx-request") or request.method not in ("GET", "POST"):
+        return Response(f"{sentence(detail)}. {sentence(hint)}." if hint else detail, status, media_type="text/plain")
+    shown: HTMLResponse = page(request, "error.html", status=status, detail=detail, hint=hint)
+    shown.status_code = status
+    return shown
 
 
 class Server(uvicorn.Server):

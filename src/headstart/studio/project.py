@@ -105,9 +105,13 @@ class Project:
         """The folder of a job: an exploration, or a run."""
         return self.own / ("explored" if job.kind == "explore" else "runs") / f"{job.id:04d}"
 
+    def has(self, job: Job) -> bool:
+        """Whether a job was done and its folder is still there; somebody may have made room."""
+        return job.state == "done" and self.out(job).is_dir()
+
     def newest(self, *kinds: str) -> Job | None:
-        """The last job of these kinds that was done."""
-        return next((job for job in self.jobs.jobs if job.state == "done" and job.kind in kinds), None)
+        """The last job of these kinds that was done, of those whose folders are still there."""
+        return next((job for job in self.jobs.jobs if job.kind in kinds and self.has(job)), None)
 
     def add_class(self, name: str) -> str:
         """Make a folder for a class. Returns: its label. Raises: DataError: a name no folder can have, or one that is taken."""

@@ -1,11 +1,11 @@
 """What came of a run, for the pages: how good it is, what it confuses, which photos it got wrong and which labels it doubts."""
 
-import csv
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headstart.assess import photos_of
+from headstart.files import atomic_file
 from headstart.report import sections, words
 from headstart.report.folder import RunFolder, items, number, pair, read_run, texts, whole
 from headstart.studio.jobs import Job
@@ -128,16 +128,16 @@ def split_for(project: Project, job_id: int) -> Path | None:
     before = project.newest("train", "solve")
     if before is None:
         return None
-    run = project.out(before)
-    folder = read_run(run)
-    with (run / "split.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        known = {row["path"] for row in csv.DictReader(file)} | {path for path, _ in folder.omitted}
+    folder = read_run(project.out(before))
+    photos = photos_of(project.out(before))
+    known = {photo.path for photo in photos} | {path for path, _ in folder.omitted}
     gone = {path for path, label in project.labels.changes() if label is None}
     left_out_then = {path for path, reason in folder.omitted if reason.startswith("excluded by")}
     if {photo.path for photo in project.look().photos} - known or left_out_then - gone:
         return None
     copy = project.jobs.input_file(job_id, "split.csv")
-    shutil.copyfile(run / "split.csv", copy)
+    with atomic_file(copy, "wb") as file:
+        file.write((project.out(before) / "split.csv").read_bytes())
     return copy
 
 

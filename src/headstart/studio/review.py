@@ -77,11 +77,11 @@ def undo(request: Request, project: TheProject, n: int) -> HTMLResponse:
 def pending(project: Project) -> dict[str, Any]:
     """How many labels are other than those that the newest classifier learned from, and the last that was tried on them."""
     changes = dict(project.labels.changes())
-    newest = next((job for job in project.jobs.jobs if job.is_training and (job.is_open or job.state == "done")), None)
+    newest = next((job for job in project.jobs.jobs if job.is_training and (job.is_open or project.has(job))), None)
     known = {} if newest is None else _learned(project, newest)
     n = sum(changes.get(path, "") != known.get(path, "") for path in changes.keys() | known.keys())
     solved = next((job for job in project.jobs.jobs if job.kind == "solve"), None)
-    return {"n_pending": n, "n_changes": len(changes), "solved": solved}
+    return {"n_pending": n, "n_changes": len(changes), "solved": solved if solved is not None and project.has(solved) else None}
 
 
 def _learned(project: Project, job: Job) -> dict[str, str | None]:

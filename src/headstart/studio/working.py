@@ -38,13 +38,13 @@ def train(request: Request, project: TheProject) -> HTMLResponse:
     listing = project.look()
     n_enough = sum(len(photos) >= 3 for photos in listing.classes.values())
     jobs = [job for job in project.jobs.jobs if job.is_training]
-    results = {job.id: standing(project.out(job)) for job in jobs if job.state == "done"}
+    results = {job.id: standing(project.out(job)) for job in jobs if project.has(job)}
     return page(request, "train.html", project, tab="train", listing=listing, ready=n_enough >= 2, jobs=jobs, results=results)
 
 
 @routes.get("/p/{project_id}/result")
 def result(request: Request, project: TheProject, run: int | None = None) -> HTMLResponse:
-    done = [job for job in project.jobs.jobs if job.is_training and job.state == "done"]
+    done = [job for job in project.jobs.jobs if job.is_training and project.has(job)]
     job = next((each for each in done if run is None or each.id == run), None)
     found = None if job is None else read_result(project.out(job))
     before = next((each for each in done if job is not None and each.id < job.id), None)

@@ -153,4 +153,10 @@ function times(root) {
 }
 times(document);
 document.addEventListener("htmx:afterSettle", (event) => times(event.target));
-document.addEventListener("htmx:responseError", (event) => tell(event.detail.xhr.responseText || "That did not work."));
+document.addEventListener("htmx:responseError", (event) => {
+  tell(event.detail.xhr.responseText || "That did not work.");
+  const told = document.getElementById("told"); // to be seen, too, until something else is told
+  if (!told) return;
+  told.className = "problem";
+  told.scrollIntoView({ block: "nearest" });
+});
