@@ -1,17 +1,25 @@
 """Pages in this process, without a worker: what they say when something on the disk is not as it was."""
 
+import asyncio
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from headstart import config as configs
+from headstart import pipeline
 from headstart.errors import HeadstartError
 from headstart.studio import labels as words_on_photos
+from headstart.studio import taking
 from headstart.studio.app import create_app
 from headstart.studio.context import Studio
 from headstart.studio.project import Project, identifier
+from headstart.studio.runner import Runner
 from headstart.studio.shelf import Shelf
 from samples import make_photos
 
@@ -93,3 +101,37 @@ def test_a_full_disk_while_a_label_is_said_is_told_to_the_script(
     assert "Disk full" in client.post(f"{base}/labels", data=word).text
     monkeypatch.undo()
     assert client.post(f"{base}/labels", data=word, headers={"HX-Request": "true"}).status_code == 200
+
+
+@pytest.mark.slow
+def test_a_model_asked_for_twice_is_made_once_and_not_beside_a_job(
+    studio: Studio, project: Project, base: str, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished(project)
+    shutil.rmtree(run)
+    pipeline.fit(configs.load("quick", data=str(project.folder), weights=str(tiny_weights)), run)
+    export, begun = taking.export, []
+
+    def exporting(*given: Any, **more: Any) -> Any:
+        begun.append(given)
+        return export(*given, **more)
+
+    monkeypatch.setattr(taking, "export", exporting)
+
+    async def release() -> None:
+        studio.runner.alone.release()
+
+    async def idle(self: Runner) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Runner, "run", idle)
+    with TestClient(create_app(studio), base_url="http://studio") as client, ThreadPoolExecutor(2) as threads:
+        client.portal.call(studio.runner.alone.acquire)  # as while a job runs
+        asked = [threads.submit(client.get, f"{base}/jobs/1/model.zip") for _ in range(2)]
+        time.sleep(0.3)
+        assert begun == []
+        client.portal.call(release)
+        answers = [each.result(60) for each in asked]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].content == answers[1].content
+    assert len(begun) == 1

@@ -177,3 +177,17 @@ def test_a_worker_that_cannot_be_started_fails_one_job(
 
     monkeypatch.setattr(Worker, "start", classmethod(refusing))
     asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_a_job_waits_while_something_else_needs_the_machine_for_itself(workers: list[asyncio.subprocess.Process], project: Project) -> None:
+    async def story() -> None:
+        async with running() as made:
+            async with made.alone:
+                job = add(made, project)
+                await asyncio.sleep(0.3)
+                assert (await state(project, job, "queued")).attempts == 0
+            await state(project, job, "running", "done")
+            async with made.alone:
+                assert (await state(project, job, "done")).attempts == 1
+
+    asyncio.run(asyncio.wait_for(story(), 60))

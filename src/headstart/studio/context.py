@@ -103,6 +103,7 @@ def work_of(studio: Studio, project: Project) -> dict[str, Any]:
     return {
         "live": live if live is not None and live.project is project else None,
         "elsewhere": live is not None and live.project is not project,
+        "packing": live is None and studio.runner.alone.locked(),
         "queued": [job for job in reversed(jobs) if job.state == "queued"],
         "last": max((job for job in jobs if not job.is_open), key=lambda job: job.ended, default=None),
     }

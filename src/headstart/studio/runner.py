@@ -113,6 +113,8 @@ class Runner:
 
     def __init__(self) -> None:
         self.live: Live | None = None
+        self.alone = asyncio.Lock()
+        """held by the job that runs, or by what else needs the machine's cores for itself"""
         self._waiting: asyncio.Queue[tuple[Project, int]] = asyncio.Queue()
         self._worker: Worker | None = None
         self._watchers: set[asyncio.Event] = set()
@@ -131,10 +133,11 @@ class Runner:
                     await self._living()
                 project, job_id = await self._waiting.get()
                 try:
-                    worker = await self._living()  # it may have died since, while it had nothing to do
-                    job = project.jobs.get(job_id)
-                    if job is not None and job.state == "queued":
-                        await self._do(project, job, worker)
+                    async with self.alone:
+                        worker = await self._living()  # it may have died since, while it had nothing to do
+                        job = project.jobs.get(job_id)
+                        if job is not None and job.state == "queued":
+                            await self._do(project, job, worker)
                 except Exception as error:  # a full disk, above all; the next job must not wait for ever
                     await self._give_up(project, job_id, error)
         finally:

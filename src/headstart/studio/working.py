@@ -126,7 +126,7 @@ def _frame(values: dict[str, Any]) -> str:
     live, last = values["live"], values["last"]
     shown = None if live is None else (live.job.id, live.at, live.cancelling, live.answer)
     ended = None if last is None else (last.id, last.state, last.ended)
-    return repr((shown, [job.id for job in values["queued"]], values["elsewhere"], ended))
+    return repr((shown, [job.id for job in values["queued"]], values["elsewhere"], values["packing"], ended))
 
 
 def _event(name: str, text: str) -> str:
