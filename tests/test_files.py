@@ -1,5 +1,6 @@
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,14 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         file.write("half" if 1 / 0 else "")
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": "ä"}
     assert os.listdir(path.parent) == ["a.json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows opens no folders")
+def test_the_content_is_on_disk_before_its_name_and_its_name_when_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "a.json", []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append((stat.S_ISDIR(os.fstat(handle).st_mode), path.exists())))
+    files.write_json(path, {})
+    assert synced == [(False, False), (True, True)]
 
 
 def test_a_name_that_is_not_text_can_be_written(tmp_path: Path) -> None:
