@@ -1,6 +1,7 @@
 """Pages in this process, without a worker: what they say when something on the disk is not as it was."""
 
 import asyncio
+import json
 import os
 import shutil
 import time
@@ -135,3 +136,17 @@ def test_a_model_asked_for_twice_is_made_once_and_not_beside_a_job(
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].content == answers[1].content
     assert len(begun) == 1
+
+
+def test_a_result_is_set_beside_the_one_before_only_where_the_test_photos_are_the_same(
+    client: TestClient, project: Project, base: str
+) -> None:
+    for accuracy, tested in ((0.5, "1"), (0.75, "1"), (1.0, "2")):
+        rows = [f"a/1.jpg,a,{tested},test,g1", f"a/3.jpg,a,3{tested},train,g3"]
+        metrics = {"test": {"accuracy": accuracy, "accuracy_ci95": [0.1, 1.0], "n": 4}}
+        finished(project, split_csv="\n".join(["path,label,sha256,split,group", *rows]), metrics_json=json.dumps(metrics))
+    first, second, third = (" ".join(client.get(f"{base}/result?run={n}").text.split()) for n in (1, 2, 3))
+    assert "The one before" not in first
+    assert "The one before had 50&nbsp;% of the same photos" in second
+    assert "The one before was tested on other photos" in third
+    assert "had 75" not in third

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.assess import photos_of
+from headstart.errors import DataError
 from headstart.files import atomic_file
 from headstart.report import sections, words
 from headstart.report.folder import RunFolder, items, number, pair, read_run, texts, whole
@@ -59,6 +60,15 @@ def standing(run: Path) -> Standing | None:
     except Exception:  # a folder someone removed or changed by hand is no reason for a page to fail
         return None
     return _standing(test)
+
+
+def same_test(one: Path, other: Path) -> bool:
+    """Whether two runs were tested on the same photos, by their content; else their scores say nothing on which is better."""
+    try:
+        first, second = ({photo.sha256 for photo in photos_of(run) if photo.split == "test"} for run in (one, other))
+    except DataError:
+        return False
+    return first == second
 
 
 def read_result(run: Path) -> Result:

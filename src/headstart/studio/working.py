@@ -15,7 +15,7 @@ from headstart.studio.guard import REPORT_POLICY
 from headstart.studio.jobs import Job, now
 from headstart.studio.photos import project_id_of
 from headstart.studio.project import Project
-from headstart.studio.results import read_result, split_for, standing
+from headstart.studio.results import read_result, same_test, split_for, standing
 
 EVERY_S = 0.15  # between two looks at how far it is
 HEARTBEAT_S = 15.0
@@ -49,7 +49,8 @@ def result(request: Request, project: TheProject, run: int | None = None) -> HTM
     found = None if job is None else read_result(project.out(job))
     before = next((each for each in done if job is not None and each.id < job.id), None)
     earlier = None if before is None else standing(project.out(before))
-    return page(request, "result.html", project, tab="result", job=job, result=found, earlier=earlier, done=done)
+    same = job is not None and before is not None and same_test(project.out(job), project.out(before))
+    return page(request, "result.html", project, tab="result", job=job, result=found, earlier=earlier, same=same, done=done)
 
 
 @routes.post("/p/{project_id}/jobs")
