@@ -1,16 +1,21 @@
 """The studio as a process of its own: uploads, jobs, server-sent events, and what is left of it when it is killed."""
 
+import contextlib
 import http.client
 import json
 import os
 import signal
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from studio_tools import Running, jobs_of, until
 
+from headstart.studio.project import identifier
 from samples import make_photos
 
 Start = Callable[..., Running]
@@ -152,3 +157,71 @@ def test_a_worker_that_dies_costs_its_job_and_nothing_else(start: Start, tmp_pat
         assert archive.testzip() is None
         assert {"model/model.onnx", "model/bundle.json", "labels.txt", "README.txt", "MODEL_CARD.md"} <= set(archive.namelist())
         assert {"model/CERTIFICATE.md", "model/example.py"} <= set(archive.namelist())
+
+
+@pytest.mark.slow
+def test_a_studio_killed_under_load_loses_nothing_that_it_accepted(start: Start, tmp_path: Path) -> None:
+    """Photos, words on labels and jobs from several threads at once; SIGKILL in the midst of it. What was answered is there."""
+    folder = make_photos(tmp_path / "photos", n=8)
+    photos = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.*"))]
+    uploads = [path.read_bytes() for path in sorted(make_photos(tmp_path / "source", n=80, seed=1).rglob("*.*"))]
+    added: list[bytes] = []
+    said: list[str] = []
+    accepted: list[int] = []
+
+    def add(studio: Running, base: str) -> None:
+        content = uploads.pop()
+        if studio.ask("PUT", f"{base}/classes/{identifier('red')}/photos?name=new.jpg", content)[0] == 201:
+            added.append(content)
+
+    def say(studio: Running, base: str) -> None:
+        path = photos[len(said) % len(photos)]
+        if studio.post(f"{base}/labels", photo=identifier(path), to=identifier("red"))[0] == 200:
+            said.append(path)
+
+    def ask_for_work(studio: Running, base: str) -> None:
+        if studio.post(f"{base}/jobs", kind="explore")[0] == 303:
+            accepted.append(len(accepted) + 1)
+        time.sleep(0.2)
+
+    def until_killed(studio: Running, base: str, what: Callable[[Running, str], None]) -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):  # the answer that never came
+            while uploads:
+                what(studio, base)
+
+    studio = start(folder)
+    base = studio.enter()
+    with ThreadPoolExecutor(4) as threads:
+        ended = [threads.submit(until_killed, studio, base, what) for what in (add, add, say, ask_for_work)]
+        until(lambda: min(len(added), len(said), len(accepted)) >= 8)
+        studio.process.kill()
+        studio.process.wait()
+    assert [each.exception() for each in ended] == [None] * 4
+    assert uploads, "it was killed in the midst of it"
+    check_nothing_is_lost(folder, added, said, n_accepted=len(accepted))
+
+    studio = start(folder)
+    base = studio.enter()
+    assert b"passed over" not in studio.errors.read_bytes()
+    assert studio.ask("GET", f"{base}/labels")[0] == 200
+    first = until(lambda: next((job for job in jobs_of(folder) if job["state"] in ("done", "failed")), None))
+    assert (first["state"], first["error"]) == ("done", "")
+    assert (folder / ".headstart" / "explored" / f"{first['id']:04d}" / "explore.json").is_file()
+
+
+def check_nothing_is_lost(folder: Path, added: list[bytes], said: list[str], *, n_accepted: int) -> None:
+    """What was answered is on the disk, and every file there is whole, hidden ones that were never renamed aside."""
+    there = {path.read_bytes() for path in (folder / "red").iterdir() if not path.name.startswith(".")}
+    assert set(added) <= there
+    for path in (folder / "red").iterdir():
+        if not path.name.startswith("."):
+            Image.open(path).load()
+    own = folder / ".headstart"
+    words = [each["path"] for each in json.loads((own / "labels.json").read_text())["said"]]
+    assert words[: len(said)] == said
+    assert len(words) <= len(said) + 1, "one more: written, and not answered any more"
+    found = jobs_of(folder)
+    assert n_accepted <= len(found) <= n_accepted + 1
+    for job in found:
+        corrections = own / "jobs" / f"{job['id']:04d}.corrections.csv"
+        assert corrections.read_text().startswith("path,label\n")
