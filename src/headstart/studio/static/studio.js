@@ -144,6 +144,27 @@ document.addEventListener("paste", (event) => {
   if (zone && file) tryPhoto(file, zone);
 });
 
+// A browser has six connections to a host for all its tabs, and each tab would hold one for its events: only a tab that is seen does.
+let events = null;
+let paused = false;
+function pause() {
+  paused = true;
+  events.close();
+}
+htmx.createEventSource = (url) => {
+  events = new EventSource(url);
+  if (document.hidden) pause();
+  return events;
+};
+document.addEventListener("visibilitychange", () => {
+  if (events && document.hidden) pause();
+  if (!paused || document.hidden) return;
+  paused = false;
+  events.onerror(new Event("error")); // as after a lost connection: the extension makes another one, for all that listens
+  const content = document.querySelector("#content[hx-trigger]"); // a job that ended meanwhile was not heard
+  if (content) htmx.trigger(content, "sse:finished");
+});
+
 // Times as people here write them.
 function times(root) {
   for (const time of root.querySelectorAll("time[data-when]")) {
