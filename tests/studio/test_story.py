@@ -120,26 +120,26 @@ def test_the_whole_story_with_a_small_network(tab: Tab, start: Start, tmp_path: 
     tell_story(tab, start(tmp_path / "project"), tmp_path / "project", source, new)
 
 
-def test_a_tab_that_is_not_seen_holds_no_connection_and_catches_up(chrome: Chrome, start: Start, tmp_path: Path) -> None:
+def test_a_tab_that_is_not_seen_holds_no_connection_and_catches_up(tab: Tab, start: Start, tmp_path: Path) -> None:
     """A browser has six connections to a host: a seventh tab would wait for ever."""
     studio = start(make_photos(tmp_path / "project", n=4))
-    chrome.go(studio.link)
-    base = chrome.run("location.pathname").rstrip("/")
-    studio.cookie = next(f"{each['name']}={each['value']}" for each in chrome.call("Network.getCookies")["cookies"])
-    chrome.go(f"http://127.0.0.1:{studio.port}{base}/train")
-    chrome.until("events?.readyState == EventSource.OPEN")
+    tab.open(studio.link)
+    base = tab.run("location.pathname").rstrip("/")
+    studio.cookie = next(f"{each['name']}={each['value']}" for each in tab.send("Network.getCookies")["cookies"])
+    tab.open(f"http://127.0.0.1:{studio.port}{base}/train")
+    tab.wait("events?.readyState == EventSource.OPEN")
     seen = (
         "Object.defineProperty(document, 'hidden', {value: %s, configurable: true}); document.dispatchEvent(new Event('visibilitychange'))"
     )
-    chrome.run(seen % "true")
-    assert chrome.run("events.readyState == EventSource.CLOSED")
+    tab.run(seen % "true")
+    assert tab.run("events.readyState == EventSource.CLOSED")
     studio.post(f"{base}/jobs", kind="train")
     time.sleep(0.6)
-    assert "Training" not in chrome.run("document.querySelector('#work').innerText")
-    chrome.run(seen % "false")
-    chrome.until("document.querySelector('#work').innerText.includes('Training')")
-    chrome.until("document.querySelector('#runs')")
-    assert chrome.run("events.readyState == EventSource.OPEN")
+    assert "Training" not in tab.run("document.querySelector('#work').innerText")
+    tab.run(seen % "false")
+    tab.wait("document.querySelector('#work').innerText.includes('Training')")
+    tab.wait("document.querySelector('#runs')")
+    assert tab.run("events.readyState == EventSource.OPEN")
 
 
 @pytest.mark.slow
