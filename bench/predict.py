@@ -12,7 +12,7 @@ over the same file, at the same precision, one image a request), decode is the d
 
 peers: the same photos with headstart, a plain PyTorch fp32 script with a DataLoader of as many workers as there are cores, and
 `model.predict` of Keras over batches that such a loader reads (its backend is said; the network is Keras's own of that name, fp32).
-Bars, for ResNet-50: 2.3 and 1.9 times.
+Bars, for ResNet-50: 2.3 and 1.9 times; with `--bundle` of an int8 export of it (bench/export.py makes one) 4 and 3.3.
 
 large: photos of 12 megapixels (shared/data/imagenet-samples enlarged to 4000 x 3000, quality 90, in a temporary folder), with
 headstart's decoder and with a full decode: decoding alone, and mobilenetv2_100 from files to answers; and whether the answers
@@ -22,7 +22,7 @@ memory: CIFAR-10's photos over and over, through `predict --out FILE.csv`, each 
 memory within 300 MiB of that for 2,000 photos.
 
 Networks: mobilenetv2_100, resnet50. The first has ImageNet weights (shared/weights); ResNet-50 has random ones: only its size
-matters. Photos: shared/data/imagenet-samples, repeated. `--bundle` measures a model of any kind instead.
+matters. Photos: shared/data/imagenet-samples, repeated. `--bundle FOLDER NETWORK` measures a model of any kind in its place.
 """
 
 import argparse
@@ -58,7 +58,7 @@ NETWORKS = ("mobilenetv2_100", "resnet50")
 ARGUMENTS = {"mobilenetv2_100": {"pad_type": "same", "num_classes": 1001}, "resnet50": {}}
 KERAS = {"mobilenetv2_100": "MobileNetV2", "resnet50": "ResNet50"}
 PIXELS = Preprocessing(224, 0.875, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-BARS = {"overlap": 0.85, "torch": 2.3, "keras": 1.9, "decode": 5.0, "large": 4.0}
+BARS = {"torch, int8": 4.0, "keras, int8": 3.3, "overlap": 0.85, "torch": 2.3, "keras": 1.9, "decode": 5.0, "large": 4.0}
 LARGE = (4000, 3000)
 
 
@@ -83,7 +83,7 @@ def main() -> None:
         elif given.what == "large":
             large(folder, 100 if given.photos is None else given.photos, given.runs)
         else:
-            models = {given.bundle.name: given.bundle} if given.bundle else {name: bundle(name, folder) for name in given.networks}
+            models = {name: given.bundle or bundle(name, folder) for name in given.networks[: 1 if given.bundle else None]}
             {"overlap": overlap, "peers": peers}[given.what](models, folder, given)
 
 
@@ -195,14 +195,19 @@ def peers(models: dict[str, Path], folder: Path, given: argparse.Namespace) -> N
         session = open_engine(model)
         sides: dict[str, Callable[[], None]] = {"headstart": partial(answer, model, photos, folder)}
         if given.only != "keras":
+            if given.bundle:
+                bundle(name, folder)  # for the network's weights, random as they are
             sides["torch"] = torch_script(name, folder, list(photos))
         if given.only != "torch":
             sides["keras"] = keras_loop(name, list(photos))
         rows = [{side: rate(n, work) for side, work in sides.items()} for _ in range(given.runs + 1)][1:]  # the first warms up
-        print(f"\n{name}: headstart in {session.precision}, {n} photos, photos/s, median (min to max) of {given.runs} runs")
+        is_int8 = model.record.precision == "int8"
+        precision = "int8" if is_int8 else session.precision
+        print(f"\n{name}: headstart in {precision}, {n} photos, photos/s, median (min to max) of {given.runs} runs")
         for side in sides:
             ratios = [row["headstart"] / row[side] for row in rows]
-            about = "" if side == "headstart" else f"; headstart is {verdict(ratios, side)} (for ResNet-50)"
+            bar = f"{side}, int8" if is_int8 else side
+            about = "" if side == "headstart" else f"; headstart is {verdict(ratios, bar)} (for ResNet-50)"
             print(f"  {side}: {shown([row[side] for row in rows], 1)}{about}", flush=True)
 
 
