@@ -52,3 +52,16 @@ def make_photos(folder: Path, *, n: int = 20, classes: tuple[str, ...] = ("blue 
             kind = "png" if i % 2 else "jpg"
             Image.fromarray(image.astype(np.uint8)).save(folder / name / f"photo {i}.{kind}")
     return folder
+
+
+def make_squares(folder: Path, n: int) -> Path:
+    """`n` photos a class of noise with a bright square, high or low: more than a head on random layers tells apart."""
+    rng = np.random.default_rng(0)
+    for lowest, name in ((0, "high"), (20, "low")):
+        (folder / name).mkdir(parents=True)
+        for i in range(n):
+            image = rng.integers(0, 90, (32, 32, 3))
+            y, x = lowest + rng.integers(0, 5), rng.integers(0, 20)
+            image[y : y + 8, x : x + 8] += 120
+            Image.fromarray(image.astype(np.uint8)).save(folder / name / f"{i}.png")
+    return folder

@@ -9,30 +9,16 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import headstart
+from samples import make_squares
 
 PHASES = [
     {"cut": "layer3", "epochs": 6, "rate": 0.003, "batch_size": 16},
     {"cut": "input", "epochs": 8, "rate": 0.003, "batch_size": 16, "augment": "flip"},
 ]
 KILLS = (signal.SIGKILL, signal.SIGINT)
-
-
-def _photos(folder: Path) -> Path:
-    """Noise with a bright square, high or low: more than a head on random layers tells apart."""
-    rng = np.random.default_rng(0)
-    for lowest, name in ((0, "high"), (20, "low")):
-        (folder / name).mkdir(parents=True)
-        for i in range(80):
-            image = rng.integers(0, 90, (32, 32, 3))
-            y, x = lowest + rng.integers(0, 5), rng.integers(0, 20)
-            image[y : y + 8, x : x + 8] += 120
-            Image.fromarray(image.astype(np.uint8)).save(folder / name / f"{i}.png")
-    return folder
 
 
 def _learned(run: headstart.Run) -> tuple[bytes, bytes, list[list[str]]]:
@@ -47,7 +33,7 @@ def _learned(run: headstart.Run) -> tuple[bytes, bytes, list[list[str]]]:
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photos = _photos(tmp_path / "photos")
+    photos = make_squares(tmp_path / "photos", 80)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         "".join("[[phases]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in phase.items()) for phase in PHASES)

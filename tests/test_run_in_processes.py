@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+
+from samples import make_squares
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
@@ -29,19 +30,6 @@ augment = "flip"
 """
 
 
-def make_photos(folder: Path) -> Path:
-    """Noise with a bright square, high or low: more than a head on random layers tells apart."""
-    rng = np.random.default_rng(0)
-    for lowest, name in ((0, "high"), (20, "low")):
-        (folder / name).mkdir(parents=True)
-        for i in range(60):
-            image = rng.integers(0, 90, (32, 32, 3))
-            y, x = lowest + rng.integers(0, 5), rng.integers(0, 20)
-            image[y : y + 8, x : x + 8] += 120
-            Image.fromarray(image.astype(np.uint8)).save(folder / name / f"{i}.png")
-    return folder
-
-
 def trained(start: list[str], photos: Path, recipe: Path, weights: Path, out: Path) -> tuple[dict, list[dict[str, str]], np.ndarray]:
     """run.json, history.csv and the probabilities of the test photos of a run started that way, with a store of its own."""
     words = ["-m", "headstart.cli.main", "train", str(photos), "--out", str(out), "--weights", str(weights), "--recipe", str(recipe)]
@@ -59,7 +47,7 @@ def trained(start: list[str], photos: Path, recipe: Path, weights: Path, out: Pa
 
 @pytest.mark.slow
 def test_two_processes_end_in_the_result_of_one(tiny_weights: Path, tmp_path: Path) -> None:
-    photos, recipe = make_photos(tmp_path / "photos"), tmp_path / "recipe.toml"
+    photos, recipe = make_squares(tmp_path / "photos", 60), tmp_path / "recipe.toml"
     recipe.write_text(RECIPE)
     alone, history, probabilities = trained([sys.executable], photos, recipe, tiny_weights, tmp_path / "one")
     both, their_history, theirs = trained(LAUNCH, photos, recipe, tiny_weights, tmp_path / "two")

@@ -24,6 +24,7 @@ from headstart.errors import StoreError
 from headstart.features.index import Index, Place, Shard, key_crc
 from headstart.features.key import RowKey, Spec
 from headstart.features.lock import Lock, cannot_write
+from headstart.files import sync_folder
 
 log = logging.getLogger("headstart")
 
@@ -185,7 +186,7 @@ class Writer:
             return
         self._cut_tail(shard, lock)
         if is_new:
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         if self._shard is None:
             self._shard = (shard, lock)
         else:
@@ -242,13 +243,3 @@ def _write_all(fd: int, chunk: bytes) -> None:
     left = memoryview(chunk)
     while left:
         left = left[os.write(fd, left) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name durable, where the system can."""
-    with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
