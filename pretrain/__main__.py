@@ -10,9 +10,10 @@ import torch
 
 from pretrain.export import export
 from pretrain.photos import read_photos
-from pretrain.recipe import SECOND, Recipe
-from pretrain.teacher import teach
-from pretrain.train import train
+from pretrain.recipe import AGAIN, Recipe
+from pretrain.sources import detailed_photos, small_photos
+from pretrain.teacher import classifier_of, read_teacher, teach
+from pretrain.train import Course, train
 
 
 def main() -> None:
@@ -23,6 +24,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--data", type=Path, default=shared / "data" / "tiny-imagenet-200", help="folder with train/<synset>.avif and classes.tsv"
+    )
+    parser.add_argument(
+        "--detailed", type=Path, default=shared / "data" / "imagenet-samples", help="folder of larger JPEG photos, without labels"
     )
     parser.add_argument(
         "--teacher",
@@ -36,7 +40,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, help="passes over the photos, where no --minutes are given (default: the recipe's)")
     parser.add_argument("--seed", type=int, help="of the weights, the photos' order and the views (default: the recipe's)")
     parser.add_argument(
-        "--start", type=Path, help="begin with the averaged weights of this checkpoint and the second recipe; needs an --out of its own"
+        "--start", type=Path, help="begin with the averaged weights of this checkpoint, at lower rates; needs an --out of its own"
     )
     parser.add_argument("--export-only", action="store_true", help="write the file from the last checkpoint, train no further")
     given = parser.parse_args()
@@ -44,14 +48,15 @@ def main() -> None:
     torch.set_num_threads(1)  # the parts of a batch are the threads; see parts.py
     recipe = Recipe()
     if given.start is not None:
-        recipe = dataclasses.replace(SECOND, start=hashlib.sha256(given.start.read_bytes()).hexdigest())
+        recipe = dataclasses.replace(recipe, **AGAIN, start=hashlib.sha256(given.start.read_bytes()).hexdigest())
     options = {"minutes": given.minutes, "epochs": given.epochs, "seed": given.seed}
     recipe = dataclasses.replace(recipe, **{name: value for name, value in options.items() if value is not None})
     kept = given.out if given.start is None else given.start.parent  # cached photos and lessons serve the second training too
     photos = read_photos(given.data, kept)
     if not given.export_only:
-        lessons = teach(photos, given.teacher, kept, views=recipe.views, smallest_crop=recipe.smallest_crop)
-        train(photos, lessons, given.out, recipe, start=given.start)
+        sources = {"small": small_photos(photos, recipe.smallest_crop), "detailed": detailed_photos(given.detailed)}
+        lessons = tuple(teach(source, name, given.teacher, kept, n_views=recipe.views) for name, source in sources.items())
+        train(photos, Course(lessons, classifier_of(read_teacher(given.teacher))), given.out, recipe, start=given.start)
     export(given.out / "checkpoint.safetensors", given.weights if given.weights is not None else given.out / "embedded.safetensors", photos)
 
 

@@ -19,10 +19,9 @@ Draw = Callable[[int], Batch]
 
 @dataclass(frozen=True)
 class Sums:
-    """Over the photos of one step: loss, right answers, count."""
+    """Over the views of one step: loss, count."""
 
     loss: float
-    right: float
     n: int
 
 
@@ -45,7 +44,7 @@ class Parts:
         for parameter, *grads in zip(self.parameters, *(grads for grads, _ in done), strict=True):
             parameter.grad = torch.stack(grads).sum(0).div_(n) if len(grads) > 1 else grads[0].div_(n)
         self._share_statistics()
-        return Sums(sum(sums.loss for _, sums in done), sum(sums.right for _, sums in done), n)
+        return Sums(sum(sums.loss for _, sums in done), n)
 
     def close(self) -> None:
         self.pool.shutdown()
@@ -56,9 +55,9 @@ class Parts:
         student = self.students[part].train()
         # Without the cache of cast weights, which would be shared between the threads.
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-            loss, logits = student.loss(batch, self.weights)
+            loss = student.loss(batch, self.weights)
         grads = torch.autograd.grad(loss, self.parameters)
-        return grads, Sums(loss.item(), (logits.argmax(1) == batch.labels).sum().item(), len(batch.labels))
+        return grads, Sums(loss.item(), len(batch.labels))
 
     @torch.no_grad()
     def _share_statistics(self) -> None:

@@ -3,7 +3,8 @@
     python -m pretrain.probe
 
 Prints, for several sizes, the accuracy on the held-out photos of Tiny ImageNet (enlarged from 64 px), and how close the student comes to
-its teacher on `imagenet-samples`, photos with the detail that users' photos have: the mean correlation of their features. What the file
+its teacher on the photos of `imagenet-samples` that training never saw, with the detail that users' photos have: the mean correlation of
+their features. What the file
 is worth is another question: `python bench/embedded.py`; nothing may be chosen by that.
 """
 
@@ -12,15 +13,14 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import timm
 import torch
-from PIL import Image
 from safetensors import safe_open
 
 from pretrain.augment import normalised
 from pretrain.photos import Photos, read_photos
 from pretrain.recipe import Recipe
+from pretrain.sources import held_out_files, middle
 from pretrain.teacher import TEACHER
 from pretrain.train import held_out
 
@@ -29,19 +29,19 @@ TEACHER_PX = 224
 
 
 @torch.inference_mode()
-def agreement(student: torch.nn.Module, mimic: torch.nn.Linear, wanted: torch.Tensor, images: list[Image.Image], px: int) -> float:
+def agreement(student: torch.nn.Module, mimic: torch.nn.Linear, wanted: torch.Tensor, files: list[Path], px: int) -> float:
     """Mean correlation, over the teacher's features, of what the student makes of them with what they are. wanted: float [n, d]."""
-    found = [mimic(_pooled(student, normalised(torch.from_numpy(_centre(image, px)[None])))) for image in images]
+    found = [mimic(_pooled(student, normalised(torch.from_numpy(middle(file, px)[None])))) for file in files]
     return torch.stack([torch.corrcoef(pair)[0, 1] for pair in torch.stack([torch.cat(found), wanted]).unbind(2)]).mean().item()
 
 
 @torch.inference_mode()
-def features_of_teacher(weights: Path, images: list[Image.Image]) -> torch.Tensor:
+def features_of_teacher(weights: Path, files: list[Path]) -> torch.Tensor:
     """What the teacher's classifier reads, at the size it was trained for, float [n, d]."""
     teacher = timm.create_model(TEACHER, pretrained=False).eval()
     with safe_open(weights, "pt") as file:
         teacher.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
-    pixels = (torch.from_numpy(_centre(image, TEACHER_PX)[None]).permute(0, 3, 1, 2) / 255 for image in images)
+    pixels = (torch.from_numpy(middle(file, TEACHER_PX)[None]).permute(0, 3, 1, 2) / 255 for file in files)
     return torch.cat([_pooled(teacher, (x_nchw - 0.5) / 0.5) for x_nchw in pixels])
 
 
@@ -52,7 +52,8 @@ def read_student(checkpoint: Path, photos: Photos) -> tuple[torch.nn.Module, tor
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     network = recipe.network(len(photos.synsets)).eval()
     network.load_state_dict({name.removeprefix("averaged."): value for name, value in tensors.items() if name.startswith("averaged.")})
-    weight, bias = tensors["student.mimic.weight"], tensors["student.mimic.bias"]
+    d = tensors["student.weight"].shape[1]  # behind them comes the mean of the patches, which the teacher's classifier does not read
+    weight, bias = tensors["student.mimic.weight"][:d], tensors["student.mimic.bias"][:d]
     mimic = torch.nn.Linear(weight.shape[1], weight.shape[0])
     mimic.load_state_dict({"weight": weight, "bias": bias})
     return network, mimic
@@ -66,25 +67,18 @@ def main() -> None:
     given = parser.parse_args()
     photos = read_photos(shared / "data" / "tiny-imagenet-200", given.out)
     student, mimic = read_student(given.out / "checkpoint.safetensors", photos)
-    images = [Image.open(file).convert("RGB") for file in sorted((shared / "data" / "imagenet-samples").glob("*.jpg"))]
-    wanted = features_of_teacher(shared / "weights" / f"{TEACHER}.imagenet1000.safetensors", images)
+    files = held_out_files(shared / "data" / "imagenet-samples")
+    wanted = features_of_teacher(shared / "weights" / f"{TEACHER}.imagenet1000.safetensors", files)
     for px in SIZES_PX:
         _, accuracy = held_out(student, photos, px)
-        alike = agreement(student, mimic, wanted, images, px)
-        sys.stdout.write(f"{px} px: held-out accuracy {accuracy:.3f}, agreement with the teacher on {len(images)} photos {alike:.3f}\n")
+        alike = agreement(student, mimic, wanted, files, px)
+        sys.stdout.write(f"{px} px: held-out accuracy {accuracy:.3f}, agreement with the teacher on {len(files)} photos {alike:.3f}\n")
         sys.stdout.flush()
 
 
 def _pooled(network: torch.nn.Module, x_nchw: torch.Tensor) -> torch.Tensor:
     pooled: torch.Tensor = network.forward_head(network.forward_features(x_nchw), pre_logits=True)  # type: ignore[operator]
     return pooled
-
-
-def _centre(image: Image.Image, px: int) -> np.ndarray:
-    scale = px / min(image.size)
-    w, h = (max(px, round(side * scale)) for side in image.size)
-    left, top = (w - px) // 2, (h - px) // 2
-    return np.asarray(image.resize((w, h), Image.Resampling.BILINEAR).crop((left, top, left + px, top + px)))
 
 
 if __name__ == "__main__":

@@ -15,17 +15,17 @@ class Recipe:
 
     architecture: str = "resnet10t"
     """timm's name."""
-    model_args: dict[str, Any] = dataclasses.field(default_factory=lambda: {"layers": [1, 1, 2, 1], "stem_width": 16})
+    model_args: dict[str, Any] = dataclasses.field(default_factory=lambda: {"layers": [1, 1, 2, 2], "stem_width": 16})
     """Arguments of timm.create_model beside the number of classes."""
-    views: int = 2
-    """Crops of each photo that the teacher has answered for; each epoch reads one of them."""
-    smallest_crop: float = 0.3
-    """Least part of a photo's area that a crop shows."""
-    jitter: float = 0.0
+    views: int = 5
+    """Views of each photo that the teacher has answered for; each epoch reads one of them."""
+    smallest_crop: float = 0.2
+    """Least part of the area of a small photo that a crop shows."""
+    jitter: float = 0.05
     """The student's crop has its centre and sides moved at random by up to this part of its sides from the crop that the teacher saw."""
     losses: tuple[float, float, float] = (0.3, 4.0, 1.0)
     """Weights of: cross-entropy with the labels, squared error of the teacher's features, divergence from the teacher's answers."""
-    epochs: float = 16.0
+    epochs: float = 24.0
     """Passes over the training photos when no `minutes` are given."""
     minutes: float | None = None
     """Time budget of the training steps, all resumed parts together; the schedule is then a function of the time spent."""
@@ -42,7 +42,7 @@ class Recipe:
     """Of the two matrices after pooling."""
     warm_up: float = 0.04
     """Part of the run over which the rates rise; they then fall along a cosine."""
-    sizes: tuple[tuple[float, int], ...] = ((0.5, 64), (0.88, 96), (1.0, 128))
+    sizes: tuple[tuple[float, int], ...] = ((0.4, 64), (0.8, 96), (1.0, 128))
     """(until this part of the run, side of the crops in px): small crops first, because they cost less."""
     ema_decay: float = 0.998
     """Of the averaged weights, which are the ones kept (per step; rises towards this value over the first steps)."""
@@ -88,14 +88,5 @@ class Recipe:
         return cls(**values)
 
 
-SECOND = Recipe(
-    views=4,
-    jitter=0.06,
-    epochs=9.0,
-    rate=0.035,
-    other_rate=0.05,
-    warm_up=0.03,
-    sizes=((0.1, 64), (0.55, 96), (1.0, 128)),
-    seed=1,
-)
-"""A second training from the first one's weights: two more crops of each photo, mostly at the sizes the network is used at."""
+AGAIN: dict[str, Any] = {"rate": 0.035, "other_rate": 0.05, "warm_up": 0.03, "sizes": ((0.1, 64), (0.55, 96), (1.0, 128)), "seed": 1}
+"""What is different in a second training from the first one's weights: lower rates, mostly the sizes that the network is used at."""

@@ -9,19 +9,35 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 
-from pretrain.augment import jittered, normalised, student_views
+from pretrain.augment import augmented, draw_mirror, normalised
 from pretrain.files import replaced, save_tensors
 from pretrain.muon import Muon
 from pretrain.parts import Parts
 from pretrain.photos import Photos
+from pretrain.products import with_products
 from pretrain.recipe import Recipe
 from pretrain.student import Batch, Student
-from pretrain.teacher import Lessons
+from pretrain.teacher import Classifier, Lessons
+from pretrain.views import jittered, show
 
-COLUMNS = ("epoch", "progress", "px", "rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_s", "seconds")
+COLUMNS = ("epoch", "progress", "px", "rate", "train_loss", "val_loss", "val_accuracy", "images_per_s", "seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """All lessons, source by source, and the classifier of the teacher that gave them."""
+
+    lessons: tuple[Lessons, ...]
+    classifier: Classifier
+
+    @property
+    def n_rows(self) -> int:
+        return sum(len(lessons.source) for lessons in self.lessons)
 
 
 @dataclasses.dataclass
@@ -29,7 +45,6 @@ class Tally:
     """What an epoch has added up so far; part of the checkpoint."""
 
     loss: float = 0.0
-    right: float = 0.0
     n: int = 0
     seconds: float = 0.0
 
@@ -49,7 +64,7 @@ class State:
 
 
 def train(
-    photos: Photos, lessons: Lessons, work: Path, recipe: Recipe, *, start: Path | None = None, stop_after_steps: int | None = None
+    photos: Photos, course: Course, work: Path, recipe: Recipe, *, start: Path | None = None, stop_after_steps: int | None = None
 ) -> State:
     """Train until the recipe's end, continuing from `work/checkpoint.safetensors` if it is there.
 
@@ -61,20 +76,20 @@ def train(
     Returns: the state at the end; also on disk.
     Raises: ValueError: the checkpoint is of another recipe. FloatingPointError: the loss is no number any more.
     """
-    state = fresh(recipe, len(photos.synsets), lessons)
+    state = fresh(recipe, len(photos.synsets), course)
     checkpoint = work / "checkpoint.safetensors"
     if checkpoint.exists():
         load(checkpoint, state)
         _say(f"continuing at step {state.step}, {state.spent_s:.0f} s spent")
     elif start is not None:
         begin_with(start, state)
-    steps_per_epoch = max(1, len(photos.train) // recipe.batch_size)
+    steps_per_epoch = max(1, course.n_rows // recipe.batch_size)
     saved_s, first = state.spent_s, state.step
     parts = Parts(state.student, recipe.parts, recipe.losses)
     while (progress := recipe.progress(state.step, steps_per_epoch, state.spent_s)) < 1.0:
         if stop_after_steps is not None and state.step - first >= stop_after_steps:
             return state
-        _one_step(state, parts, photos, lessons, progress, steps_per_epoch)
+        _one_step(state, parts, course, progress, steps_per_epoch)
         if state.step % steps_per_epoch == 0:
             _close_epoch(state, photos, steps_per_epoch, work)
         if state.step % steps_per_epoch == 0 or state.spent_s - saved_s > recipe.checkpoint_s:
@@ -86,9 +101,10 @@ def train(
     return state
 
 
-def fresh(recipe: Recipe, n_classes: int, lessons: Lessons) -> State:
+def fresh(recipe: Recipe, n_classes: int, course: Course) -> State:
     """The state before the first step."""
-    student = Student(recipe.network(n_classes), lessons)
+    many = torch.from_numpy(course.lessons[0].features[: len(course.lessons[0].source)]).float()
+    student = Student(with_products(recipe.network(n_classes)), course.classifier, many)
     optimizer = Muon(
         [p for p in student.parameters() if p.ndim == 4],
         [p for p in student.parameters() if p.ndim != 4],
@@ -102,24 +118,16 @@ def fresh(recipe: Recipe, n_classes: int, lessons: Lessons) -> State:
     return State(recipe=recipe, student=student, averaged=averaged, optimizer=optimizer)
 
 
-def _one_step(state: State, parts: Parts, photos: Photos, lessons: Lessons, progress: float, steps_per_epoch: int) -> None:
+def _one_step(state: State, parts: Parts, course: Course, progress: float, steps_per_epoch: int) -> None:
     started = time.monotonic()
     recipe = state.recipe
     epoch, position = divmod(state.step, steps_per_epoch)
-    order = _order(len(photos.train), recipe.seed * 100_003 + epoch)
+    order = _order(course.n_rows, recipe.seed * 100_003 + epoch)
     rows = order[position * recipe.batch_size : (position + 1) * recipe.batch_size].numpy()
 
     def draw(part: int) -> Batch:
-        mine = rows[part :: recipe.parts]
         rng = torch.Generator().manual_seed((recipe.seed + 1) * 10_000_019 + state.step * recipe.parts + part)
-        views = torch.randint(len(lessons.boxes), (len(mine),), generator=rng).numpy()
-        pixels = torch.from_numpy(photos.pixels[photos.train[mine]])
-        boxes = torch.from_numpy(lessons.boxes[views, mine])
-        if recipe.jitter:
-            boxes = jittered(boxes, recipe.jitter, rng)
-        x_nchw = student_views(pixels, boxes, recipe.px_at(progress), rng)
-        features = torch.from_numpy(lessons.features[views, mine]).float()
-        return Batch(x_nchw, torch.from_numpy(photos.labels[photos.train[mine]]), features)
+        return draw_batch(course, rows[part :: recipe.parts], recipe.px_at(progress), recipe.jitter, rng)
 
     state.optimizer.scale(recipe.rate_at(progress))
     sums = parts.gradients(draw)
@@ -132,7 +140,35 @@ def _one_step(state: State, parts: Parts, photos: Photos, lessons: Lessons, prog
     seconds = time.monotonic() - started
     state.spent_s += seconds
     tally = state.tally
-    state.tally = Tally(tally.loss + sums.loss, tally.right + sums.right, tally.n + sums.n, tally.seconds + seconds)
+    state.tally = Tally(tally.loss + sums.loss, tally.n + sums.n, tally.seconds + seconds)
+
+
+def draw_batch(course: Course, rows: npt.NDArray[np.int64], px: int, jitter: float, rng: torch.Generator) -> Batch:
+    """One view of each row, drawn at random, as the student is to see it at `px`. Rows count through all sources."""
+    parts, first = [], 0
+    for lessons in course.lessons:
+        own = rows[(rows >= first) & (rows < first + len(lessons.source))] - first
+        first += len(lessons.source)
+        if len(own):
+            parts.append(_draw(lessons, own, px, jitter, rng))
+    batch = Batch(*(torch.cat([getattr(part, field.name) for part in parts]) for field in dataclasses.fields(Batch)))
+    return dataclasses.replace(batch, x_nchw=augmented(batch.x_nchw, rng))
+
+
+def _draw(lessons: Lessons, rows: npt.NDArray[np.int64], px: int, jitter: float, rng: torch.Generator) -> Batch:
+    source = lessons.source
+    chosen = rows + len(source) * torch.randint(lessons.n_views, (len(rows),), generator=rng).numpy()
+    views = lessons.views[chosen]
+    if jitter:
+        moved = (jittered(torch.from_numpy(boxes), jitter, rng).numpy() for boxes in (views.boxes, views.other_boxes))
+        views = dataclasses.replace(views, **dict(zip(("boxes", "other_boxes"), moved, strict=True)))
+    return Batch(
+        show(source.pixels, views, px, mode="bilinear", mirror=draw_mirror(len(rows), rng)),
+        torch.from_numpy(source.labels[views.photos]),
+        torch.from_numpy(source.labels[views.others]),
+        torch.from_numpy(views.patched),
+        torch.from_numpy(lessons.features[chosen]).float(),
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -159,7 +195,7 @@ def _close_epoch(state: State, photos: Photos, steps_per_epoch: int, work: Path)
     progress = recipe.progress(state.step, steps_per_epoch, state.spent_s)
     values = (
         state.step / steps_per_epoch, progress, recipe.px_at(progress), recipe.rate_at(progress),
-        tally.loss / tally.n, tally.right / tally.n, val_loss, val_accuracy, tally.n / max(tally.seconds, 1e-9), tally.seconds,
+        tally.loss / tally.n, val_loss, val_accuracy, tally.n / max(tally.seconds, 1e-9), tally.seconds,
     )  # fmt: skip
     state.log.append({column: round(float(value), 5) for column, value in zip(COLUMNS, values, strict=True)})
     state.tally = Tally()

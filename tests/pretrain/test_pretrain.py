@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pretrain.augment import crops, draw_boxes, jittered, student_views
+from pretrain.augment import augmented, normalised
 from pretrain.export import export
 from pretrain.photos import Photos, read_photos
+from pretrain.products import Convolution, with_products
 from pretrain.recipe import Recipe
-from pretrain.teacher import Lessons, teach
-from pretrain.train import State, train
+from pretrain.sources import DETAILED_PX, NO_LABEL, detailed_photos, held_out_files, small_photos
+from pretrain.teacher import Classifier, Lessons, classifier_of, read_teacher, teach
+from pretrain.train import Course, State, draw_batch, train
+from pretrain.views import Views, draw_boxes, draw_views, jittered, show
 from safetensors import safe_open
 
 from headstart.backbone.reading import read_tensors
 
 TILE_PX = 16
 RECIPE = Recipe(
-    model_args={"channels": [16, 16, 16, 16], "stem_width": 8},
+    model_args={"layers": [1, 1, 1, 1], "channels": [16, 16, 16, 16], "stem_width": 8},
     views=2,
     epochs=2,
     batch_size=8,
@@ -49,16 +52,18 @@ def photos_of(data: Path, work: Path) -> Photos:
     return read_photos(data, work, tile_px=TILE_PX, val_per_class=4)
 
 
-def lessons_of(photos: Photos, views: int = RECIPE.views) -> Lessons:
-    """What a teacher of 3 features would have said: the mean colour of each crop."""
-    boxes = torch.stack([draw_boxes(len(photos.train), 0.3, torch.Generator().manual_seed(view)) for view in range(views)])
-    pixels = torch.from_numpy(photos.pixels[photos.train])
-    features = torch.stack([crops(pixels, some, 16, mode="bilinear").mean((2, 3)) / 255 for some in boxes])
-    return Lessons(boxes.numpy(), features.numpy().astype(np.float16), torch.eye(3), torch.zeros(3))
+def course_of(photos: Photos, views: int = RECIPE.views) -> Course:
+    """What a teacher of 3 features would have said: the mean colour of each view, twice."""
+    source = small_photos(photos, 0.3)
+    drawn = [draw_views(source.photos, 0.3, seed) for seed in range(views)]
+    together = Views(*(np.concatenate([getattr(some, field.name) for some in drawn]) for field in dataclasses.fields(Views)))
+    colours = show(photos.pixels, together, 16, mode="bilinear").mean((2, 3)) / 255
+    lessons = Lessons(source, together, torch.cat([colours, colours], 1).numpy().astype(np.float16))
+    return Course((lessons,), Classifier(torch.eye(3), torch.zeros(3)))
 
 
 def run(photos: Photos, work: Path, recipe: Recipe, stop_after_steps: int | None = None) -> State:
-    return train(photos, lessons_of(photos), work, recipe, stop_after_steps=stop_after_steps)
+    return train(photos, course_of(photos), work, recipe, stop_after_steps=stop_after_steps)
 
 
 def test_sheets_are_cut_row_by_row_and_each_class_holds_photos_out(data: Path, tmp_path: Path) -> None:
@@ -107,14 +112,14 @@ def test_a_second_training_begins_with_the_averaged_weights_of_the_first(data: P
     photos = photos_of(data, tmp_path / "w")
     first = run(photos, tmp_path / "w", dataclasses.replace(RECIPE, epochs=0.5))
     second = dataclasses.replace(RECIPE, start="its hash", seed=5, rate=1e-4, other_rate=1e-4, jitter=0.1)
-    lessons, checkpoint = lessons_of(photos), tmp_path / "w" / "checkpoint.safetensors"
-    state = train(photos, lessons, tmp_path / "second", second, start=checkpoint, stop_after_steps=0)
+    course, checkpoint = course_of(photos), tmp_path / "w" / "checkpoint.safetensors"
+    state = train(photos, course, tmp_path / "second", second, start=checkpoint, stop_after_steps=0)
     assert state.step == 0
     for name, value in state.student.network.state_dict().items():
         assert torch.equal(value, first.averaged[name]), name
     assert torch.equal(state.student.mimic.weight, first.student.mimic.weight)
-    ended = train(photos, lessons, tmp_path / "second", second, start=checkpoint)
-    again = train(photos, lessons, tmp_path / "second", second, start=checkpoint)  # finished: the start is not read again
+    ended = train(photos, course, tmp_path / "second", second, start=checkpoint)
+    again = train(photos, course, tmp_path / "second", second, start=checkpoint)  # finished: the start is not read again
     assert_same_weights(ended, again)
     assert any(not torch.equal(value, first.averaged[name]) for name, value in ended.averaged.items())
 
@@ -156,26 +161,93 @@ def test_the_export_reads_back_as_the_averaged_network(data: Path, tmp_path: Pat
         assert ((stored[name] - value).abs() <= step / 2 * 1.001).all(), name
 
 
-def test_views_follow_from_the_seed_alone() -> None:
-    pixels = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    boxes = draw_boxes(4, 0.35, torch.Generator().manual_seed(1))
-    first, second, other = (student_views(pixels, boxes, 12, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
-    assert first.shape == (4, 3, 12, 12)
-    assert torch.equal(first, second)
-    assert not torch.equal(first, other)
+def test_a_batch_follows_from_the_seed_alone(data: Path, tmp_path: Path) -> None:
+    course = course_of(photos_of(data, tmp_path / "w"))
+    first, second, other = (draw_batch(course, np.arange(8), 12, 0.05, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
+    assert first.x_nchw.shape == (8, 3, 12, 12)
+    assert torch.equal(first.x_nchw, second.x_nchw)
+    assert torch.equal(first.features, second.features)
+    assert not torch.equal(first.x_nchw, other.x_nchw)
 
 
-def test_boxes_stay_inside_the_photo_and_are_what_is_cropped() -> None:
+def test_boxes_stay_inside_the_photo_and_are_what_is_shown() -> None:
     boxes = draw_boxes(500, 0.3, torch.Generator().manual_seed(0))
     assert ((boxes[:, :2].abs() + boxes[:, 2:]) <= 1 + 1e-6).all()
     area = boxes[:, 2] * boxes[:, 3]
     assert 0.25 < area.min() < 0.4 < 0.9 < area.max() <= 1
-    ramp = torch.arange(64).mul(4).to(torch.uint8).expand(1, 64, 64)[..., None].expand(1, 64, 64, 3)  # brightness says where in x
-    left_half = torch.tensor([[-0.5, 0.0, 0.5, 1.0]])
-    found = crops(ramp, left_half, 32, mode="bilinear")[0, 0, 0]
+    ramp = np.broadcast_to(np.arange(0, 256, 4, np.uint8)[None, None, :, None], (1, 64, 64, 3))  # brightness says where in x
+    view = view_of([-0.5, 0.0, 0.5, 1.0])
+    found = show(ramp, view, 32, mode="bilinear")[0, 0, 0]
     torch.testing.assert_close(found, torch.arange(32).mul(4.0))
-    mirrored = crops(ramp, left_half, 32, mode="bilinear", mirror=torch.tensor([-1.0]))[0, 0, 0]
+    mirrored = show(ramp, view, 32, mode="bilinear", mirror=torch.tensor([-1.0]))[0, 0, 0]
     torch.testing.assert_close(mirrored, found.flip(0))
+
+
+def test_a_patch_shows_the_other_photos_crop_where_it_lies() -> None:
+    dark, ramp = np.zeros((64, 64, 3), np.uint8), np.broadcast_to(np.arange(0, 256, 4, np.uint8)[None, :, None], (64, 64, 3))
+    view = view_of([0.0, 0.0, 1.0, 1.0], other_box=[-0.5, 0.0, 0.5, 1.0], patch=[0.5, 0.0, 0.5, 0.5])
+    found = show(np.stack([dark, ramp]), view, 64, mode="bilinear")[0, 0]
+    assert found[:, :32].eq(0).all()
+    assert found[:16].eq(0).all()
+    torch.testing.assert_close(found[16:48, 32:], torch.arange(32).mul(4.0).expand(32, 32))
+    mirrored = show(np.stack([dark, ramp]), view, 64, mode="bilinear", mirror=torch.tensor([-1.0]))[0, 0]
+    torch.testing.assert_close(mirrored, found.flip(1))
+    assert view.patched.tolist() == [0.25]
+
+
+def test_half_of_the_views_have_a_patch_inside_them() -> None:
+    views = draw_views(np.arange(400), 0.2, seed=1)
+    patched = views.patched > 0
+    assert 0.4 < patched.mean() < 0.6
+    assert (np.abs(views.patches[:, :2]) + views.patches[:, 2:] <= 1 + 1e-6).all()
+    assert (views.others[~patched] == views.photos[~patched]).all()
+    assert len(np.unique(views.others[patched] - views.photos[patched])) > 50
+
+
+def test_colours_stay_near_those_of_the_photo_and_some_views_lose_their_detail() -> None:
+    pixels = torch.randint(0, 256, (40, 24, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plain = normalised(pixels)
+    found = augmented(pixels.permute(0, 3, 1, 2).float().contiguous(), torch.Generator().manual_seed(1))
+    assert found.shape == plain.shape
+    alike = torch.stack([torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in zip(plain, found, strict=True)])
+    assert (alike < 0.7).sum() == 12  # of 40, three in ten
+    assert (alike > 0.9).sum() == 28
+
+
+def test_photos_without_labels_are_learned_from_their_teachers_answers_alone(data: Path, tmp_path: Path) -> None:
+    for i in range(4):
+        Image.fromarray(np.full((30, 40, 3), 60 * i, np.uint8)).save(tmp_path / f"{i}.jpg")
+    source = detailed_photos(tmp_path)
+    assert source.pixels.shape == (2, DETAILED_PX, DETAILED_PX, 3)
+    assert held_out_files(tmp_path) == [tmp_path / "0.jpg", tmp_path / "3.jpg"]
+    assert [int(pixels.mean().round()) for pixels in source.pixels] == [60, 120]
+    photos = photos_of(data, tmp_path / "w")
+    course = course_of(photos)
+    views = draw_views(source.photos, 0.3, 0)
+    both = Course((*course.lessons, Lessons(source, views, np.zeros((len(source), 6), np.float16))), course.classifier)
+    assert both.n_rows == 64 + len(source)
+    batch = draw_batch(both, np.array([0, 63, 64, 70]), 12, 0.0, torch.Generator().manual_seed(0))
+    assert batch.labels.tolist() == [0, 1, NO_LABEL, NO_LABEL]
+    state = train(photos, both, tmp_path / "run", dataclasses.replace(RECIPE, epochs=0.1))
+    assert np.isfinite(state.log[-1]["train_loss"])
+
+
+@pytest.mark.parametrize(("channels", "px", "stride"), [((512, 512), 2, 1), ((512, 512), 4, 1), ((256, 512), 4, 2), ((512, 256), 9, 1)])
+def test_products_are_the_convolution(channels: tuple[int, int], px: int, stride: int) -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.Conv2d(*channels, 3, stride, 1, bias=False))
+    by_products = with_products(torch.nn.Sequential(*plain))
+    assert isinstance(by_products[0], Convolution)
+    assert list(by_products.state_dict()) == ["0.weight"]
+    found = []
+    for network in (torch.nn.Sequential(torch.nn.Conv2d(*channels, 3, stride, 1, bias=False)), by_products):
+        network.load_state_dict(by_products.state_dict())
+        x_nchw = torch.randn(3, channels[0], px, px, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        y = network(x_nchw)
+        ahead = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
+        found.append((y, *torch.autograd.grad(y, [x_nchw, *network.parameters()], ahead)))
+    for plain_one, by_product in zip(*found, strict=True):
+        torch.testing.assert_close(by_product, plain_one, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -196,14 +268,16 @@ def test_the_teacher_answers_once(data: Path, tmp_path: Path) -> None:
     teacher = timm.create_model("vit_tiny_patch16_224", pretrained=False)
     save_file(teacher.state_dict(), tmp_path / "teacher.safetensors")
     photos = photos_of(data, tmp_path / "w")
-    few = dataclasses.replace(photos, train=photos.train[:6])
-    first = teach(few, tmp_path / "teacher.safetensors", tmp_path / "w", views=2, smallest_crop=0.3)
-    assert first.features.shape == (2, 6, 192)
-    assert first.weight.shape == (1000, 192)
-    assert not np.array_equal(first.features[0], first.features[1])
+    few = small_photos(dataclasses.replace(photos, train=photos.train[:6]), 0.3)
+    classifier = classifier_of(read_teacher(tmp_path / "teacher.safetensors"))
+    assert classifier.weight.shape == (1000, 192)
+    first = teach(few, "few", tmp_path / "teacher.safetensors", tmp_path / "w", n_views=2)
+    assert first.features.shape == (2 * 6, 2 * 192)
+    assert first.n_views == 2
+    assert not np.array_equal(first.features[:6], first.features[6:])
     files = sorted((tmp_path / "w").glob("lesson-*"))
     written = [file.stat().st_mtime_ns for file in files]
-    again = teach(few, tmp_path / "teacher.safetensors", tmp_path / "w", views=2, smallest_crop=0.3)
+    again = teach(few, "few", tmp_path / "teacher.safetensors", tmp_path / "w", n_views=2)
     assert [file.stat().st_mtime_ns for file in files] == written
     assert np.array_equal(first.features, again.features)
 
@@ -213,6 +287,12 @@ def assert_same_weights(one: State, other: State) -> None:
         assert torch.equal(value, other.averaged[name]), name
     for (name, value), again in zip(one.student.state_dict().items(), other.student.state_dict().values(), strict=True):
         assert torch.equal(value, again), name
+
+
+def view_of(box: list[float], other_box: list[float] | None = None, patch: list[float] | None = None) -> Views:
+    """One view of photo 0, with a patch of photo 1 where one is given."""
+    boxes = (np.array([given or [0, 0, 1, 1]], np.float32) for given in (box, other_box))
+    return Views(np.array([0]), np.array([int(patch is not None)]), *boxes, np.array([patch or [0, 0, 0, 0]], np.float32))
 
 
 def without_classes(model_args: dict[str, object]) -> dict[str, object]:
