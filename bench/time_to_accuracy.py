@@ -38,6 +38,8 @@ from machine import machine, shared
 
 BAR = 5.0
 TO_SOLVED_HEAD = ("weights", "scan", "trunk", "train")  # headstart's stages until then
+MISSING = {"layer3": (("layer4",), 1024), "Mixed_7a": (("Mixed_7b", "Mixed_7c"), 1280)}
+"""Last stage in a weights file: the stages that are not in it, channels of the last one."""
 
 Row = tuple[str, int]
 """Path of a photo, index of its class."""
@@ -134,9 +136,11 @@ def frozen(name: str, n_classes: int) -> tuple[nn.Module, Preprocessing]:
     path = shared() / "weights" / file
     record = weights.locate(name, path).record
     model = networks.create(record, n_classes=n_classes, px=record.preprocessing.input_px)  # timm.create_model, with Keras's strides
-    if stop == "layer3":
-        model.layer4 = nn.Identity()
-        model.fc = nn.Linear(1024, n_classes)
+    missing, n_features = MISSING.get(stop, ((), 0))
+    for stage in missing:
+        setattr(model, stage, nn.Identity())
+    if missing:
+        model.fc = nn.Linear(n_features, n_classes)
     head = tuple(f"{part}." for part, module in model.named_modules() if module is model.get_classifier())
     state = {key: tensor for key, tensor in load_file(path).items() if not key.startswith(head)}
     found = model.load_state_dict(state, strict=False)
