@@ -175,18 +175,23 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         read_tensors(path)
 
 
-def test_int8_tensors_are_multiplied_by_the_scales_beside_them(tmp_path: Path) -> None:
-    kernel = torch.arange(-12, 12, dtype=torch.int8).view(2, 3, 2, 2)
+def test_packed_tensors_are_read_as_levels_times_scales(tmp_path: Path) -> None:
+    levels = torch.linspace(-2, 2, 32)
+    positions = [*range(32), 0, 31, 7, 5]  # 36 numbers of 5 bits: 22.5 bytes
+    bits = [(position >> bit) & 1 for position in positions for bit in range(5)] + [0] * 4
+    codes = [sum(bit << k for k, bit in enumerate(bits[start : start + 8])) for start in range(0, len(bits), 8)]
     tensors = {
-        "conv.weight": kernel,
-        "conv.weight.scale": torch.tensor([0.5, 2.0]),
-        "conv.bias": torch.ones(2),
-        "n": torch.ones(2, dtype=torch.int8),
+        "w.codes": torch.tensor(codes, dtype=torch.uint8),
+        "w.scale": torch.tensor([1.0, 10.0]),
+        "w.shape": torch.tensor([2, 2, 3, 3]),
+        "levels": levels,
+        "bias.scale": torch.ones(2),  # some network's own name
     }
-    read = read_tensors(saved(tmp_path / "w.safetensors", tensors))
-    assert set(read) == {"conv.weight", "conv.bias", "n"}
-    assert torch.equal(read["conv.weight"], torch.stack([kernel[0] * 0.5, kernel[1] * 2.0]))
-    assert read["n"].dtype == torch.int8  # without scales: some network's own integers
+    save_file(tensors, tmp_path / "packed.safetensors")
+    read = read_tensors(tmp_path / "packed.safetensors")
+    assert set(read) == {"w", "bias.scale"}
+    wanted = levels[torch.tensor(positions)].view(2, 2, 3, 3) * torch.tensor([1.0, 10.0]).view(2, 1, 1, 1)
+    torch.testing.assert_close(read["w"], wanted)
 
 
 def test_missing_file_and_state_without_tensors_are_refused(tmp_path: Path) -> None:

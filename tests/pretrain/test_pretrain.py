@@ -148,7 +148,7 @@ def test_the_export_reads_back_as_the_averaged_network(data: Path, tmp_path: Pat
     with safe_open(file, "pt") as opened:
         facts = json.loads(opened.metadata()["headstart"])
         kinds = {opened.get_tensor(name).dtype for name in opened.keys()}  # noqa: SIM118
-    assert kinds == {torch.int8, torch.float32}
+    assert kinds == {torch.uint8, torch.int64, torch.float32}
     stored = read_tensors(file)
     assert facts["classes"] == 2
     assert facts["class_names"] == [{"id": "n01", "name": "red thing"}, {"id": "n02", "name": "green thing"}]
@@ -157,8 +157,9 @@ def test_the_export_reads_back_as_the_averaged_network(data: Path, tmp_path: Pat
     kept = {name: value for name, value in network.state_dict().items() if name in stored}
     assert set(kept) == {name for name in state.averaged if not name.endswith("num_batches_tracked")}
     for name, value in kept.items():
-        step = value.flatten(1).abs().amax(1).view(-1, *[1] * (value.ndim - 1)) / 127 if value.ndim > 1 else torch.zeros(())
-        assert ((stored[name] - value).abs() <= step / 2 * 1.001).all(), name
+        assert stored[name].shape == value.shape, name
+        error = (stored[name] - value).square().mean() / value.square().mean().clamp(min=1e-12)
+        assert error <= (0.01 if value.ndim > 1 else 0), name  # 5 bits a number
 
 
 def test_a_batch_follows_from_the_seed_alone(data: Path, tmp_path: Path) -> None:

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 
-from headstart.backbone import keras
+from headstart.backbone import keras, packed
 from headstart.errors import WeightsError
 
 if TYPE_CHECKING:
     import torch
-
-SCALE = ".scale"
-"""Ending of the name under which an int8 tensor's scales lie, one for each entry of its first dimension."""
 
 _GET_AGAIN = "get the file again"
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
@@ -57,7 +54,7 @@ def is_keras(path: Path) -> bool:
 def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
     """All tensors of a safetensors file, a torch state dict or a Keras file by name, float32 where they are numbers of any precision.
 
-    int8 tensors with scales beside them (`SCALE`) are multiplied out.
+    Packed tensors (backbone/packed.py) are unpacked.
 
     Raises: WeightsError: damaged, no weights at all, holding code, or with values that are not finite.
     """
@@ -74,22 +71,12 @@ def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
         tensors = keras.read(path) if kind == "keras" else _read_torch(path)
     if not tensors:
         raise WeightsError(f"{path} holds no tensors", hint="expected a safetensors file or a torch state dict")
-    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in _scaled(tensors).items()}
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in packed.unpacked(tensors).items()}
     broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         found = f"{len(broken)} of {len(tensors)} tensors in {path}"
         raise WeightsError(f"{found} hold NaN or infinite values, {broken[0]} first", hint=_GET_AGAIN)
     return tensors
-
-
-def _scaled(tensors: dict[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
-    """The same with every int8 tensor that has scales beside it multiplied out."""
-    import torch
-
-    quantised = [name for name, tensor in tensors.items() if tensor.dtype == torch.int8 and name + SCALE in tensors]
-    scales = {name: tensors[name + SCALE].float() for name in quantised}
-    kept = {name: tensor for name, tensor in tensors.items() if name.removesuffix(SCALE) not in scales or name in scales}
-    return kept | {name: kept[name].float() * scale.view(-1, *[1] * (kept[name].ndim - 1)) for name, scale in scales.items()}
 
 
 def sha256_of(path: Path) -> str:
