@@ -17,7 +17,7 @@ class Recipe:
     """timm's name."""
     model_args: dict[str, Any] = dataclasses.field(default_factory=lambda: {"layers": [1, 1, 2, 2], "stem_width": 16})
     """Arguments of timm.create_model beside the number of classes."""
-    views: int = 5
+    views: int = 4
     """Views of each photo that the teacher has answered for; each epoch reads one of them."""
     smallest_crop: float = 0.2
     """Least part of the area of a small photo that a crop shows."""
