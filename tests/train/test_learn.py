@@ -1,17 +1,21 @@
 """From rows to a classifier: which photos train, select, calibrate; what is carried from phase to phase; what val keeps."""
 
+import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from headstart import progress
 from headstart.backbone import cut, networks, weights
@@ -24,8 +28,10 @@ from headstart.errors import ConfigError, HeadstartError, StoreError
 from headstart.features import engine
 from headstart.features.extract import Extractor
 from headstart.features.store import Store
+from headstart.train import checkpoint
 from headstart.train import task as tasks
 from headstart.train.learn import Asked, Learned, Memory, Task, learn, with_room
+from headstart.train.loop import Epoch
 from headstart.train.plan import Plan
 from samples import make_photos
 
@@ -378,6 +384,74 @@ def test_a_plan_without_room_in_the_store_is_not_tried(network: networks.Network
     found = with_room(Task(network, Extractor(table, store, TORCH)), made, ())
     assert (found.verdict, found.phases, found.why[0]) == ("not tried", (), "because")
     assert "the feature store's budget is 1000 B" in found.why[1]
+
+
+class StoppedError(Exception):
+    pass
+
+
+def _stop_in(number: int, done: Epoch) -> None:
+    if done.epoch == number:
+        raise StoppedError
+
+
+@contextlib.contextmanager
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_run_that_goes_on_with_another_number_of_threads_keeps_the_epochs_it_has(
+    network: networks.Network, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The head is solved anew, to other last bits."""
+    monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
+    asked = Asked(phases=(Phase(cut="layer3", epochs=3), Phase(cut="layer1", epochs=4)))
+
+    def told(on_epoch: Callable[[Epoch], None]) -> Learned:
+        extract = Extractor(table, Store(tmp_path / "store"), TORCH)
+        return learn(Task(network, extract, asked, memory=Memory(tmp_path), on_epoch=on_epoch))
+
+    with _threads(1), pytest.raises(StoppedError):
+        told(lambda done: _stop_in(2, done) if done.phase == "layer1" else None)
+    computed = list[tuple[str, int]]()
+    with _threads(2):
+        learned = told(lambda done: computed.append((done.phase, done.epoch)))
+    assert computed == [("layer1", 3), ("layer1", 4)]
+    assert len(learned.history) == 7
+    assert "belongs to another training" not in caplog.text
+
+
+def test_a_checkpoint_of_another_start_is_not_used(
+    network: networks.Network, tiny_weights: Path, table: Table, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors = load_file(tiny_weights)
+    with safe_open(tiny_weights, "pt") as file:
+        save_file({name: tensor * 1.01 for name, tensor in tensors.items()}, tmp_path / "other.safetensors", metadata=file.metadata())
+    grouped = table.with_photos([dataclasses.replace(photo, group=f"{i % 9}") for i, photo in enumerate(table.photos)])
+    first, second = Phase(cut="layer3", epochs=1), Phase(cut="layer1", epochs=1)
+    usual = {"network": network, "photos": table, "choice": TORCH, "asked": Asked(phases=(first, second))}
+    changes = {
+        "network": networks.build(weights.locate(None, tmp_path / "other.safetensors")),
+        "photos": grouped,
+        "choice": dataclasses.replace(TORCH, precision="bf16"),
+        "asked": Asked(phases=(dataclasses.replace(first, rate=1e-4), second)),
+    }
+
+    def computed(folder: Path, **changed: Any) -> list[str]:
+        told, made = list[str](), usual | changed
+        extract = Extractor(made["photos"], Store(tmp_path / "store"), made["choice"])
+        learn(Task(made["network"], extract, made["asked"], memory=Memory(folder), on_epoch=lambda done: told.append(done.phase)))
+        return told
+
+    assert computed(tmp_path / "left") == ["layer3", "layer1"]
+    assert computed(tmp_path / "left") == []
+    for name, value in changes.items():
+        shutil.copytree(tmp_path / "left", tmp_path / name)
+        assert computed(tmp_path / name, **{name: value}) == ["layer3", "layer1"], name
+    assert caplog.text.count("belongs to another training") == 2 * len(changes)
 
 
 # -- the store's room

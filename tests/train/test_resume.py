@@ -99,7 +99,7 @@ def test_the_best_weights_survive_where_they_are_older_than_the_last(tmp_path: P
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 4}, {"class_weights": None}, {"phase": dataclasses.replace(JUMPY, rate=0.4)}, {"precision": "bf16"}],
+    [{"seed": 4}, {"class_weights": None}, {"phase": dataclasses.replace(JUMPY, rate=0.4)}, {"precision": "bf16"}, {"start": "another"}],
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_checkpoint_of_another_training_is_not_used(changes: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -75,18 +75,20 @@ class Checkpoint:
         self._written_at = time.monotonic()
 
 
-def fingerprint(start: nn.Module, feed: Feed, val: Feed, phase: Phase, *, precision: str) -> str:
-    """Names a training: phase, seed, photos and labels in their order, preprocessing, class weights, and the weights it starts from."""
+def fingerprint(tail: nn.Module, start: str, feed: Feed, val: Feed, phase: Phase, *, precision: str) -> str:
+    """Names a training: phase, seed, photos and labels in their order, preprocessing, class weights, and what made its start.
+
+    Of the weights it starts from only names and shapes: their last bits depend on the number of threads that solved the head.
+    """
     digest = hashlib.sha256()
-    plain = [dataclasses.asdict(phase), feed.seed, precision, len(feed.examples.views), repr(feed.preprocessing), feed.processes.n]
+    plain = [dataclasses.asdict(phase), feed.seed, precision, len(feed.examples.views), repr(feed.preprocessing), feed.processes.n, start]
     digest.update(json.dumps(plain, sort_keys=True).encode())
     digest.update(b"none" if feed.class_weights is None else feed.class_weights.tobytes())
     for examples in (feed.examples, val.examples):
         digest.update(json.dumps([len(examples), examples.sha256s]).encode())
         digest.update(examples.at.tobytes() + examples.labels.tobytes())
-    for name, tensor in start.state_dict().items():
+    for name, tensor in tail.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -112,8 +114,3 @@ def restore_optimiser(optimizer: torch.optim.Optimizer, tensors: Mapping[str, to
         alike = tensor.shape == parameter.shape and tensor.ndim > 0
         beside = tensor.to(parameter.device) if group.get("fused") else tensor
         optimizer.state[parameter][what] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if alike else beside
-
-
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().data

@@ -42,6 +42,7 @@ def train(
     class_weights: np.ndarray | None = None,
     front: Trunk | None = None,
     checkpoint: Path | None = None,
+    start: str = "",
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Trained:
     """Train every parameter of `tail` that requires a gradient, on rows of the store.
@@ -58,7 +59,9 @@ def train(
         class_weights: float [k], each class's weight in the loss; None for 1.
         front: for rows that are pixels and a tail that is not cut at `input`: the trunk that computes the tail's rows, each time anew.
         checkpoint: a file kept up to date after every epoch (shorter epochs: every second). Where it holds this very training, that
-            goes on from there and ends as it would have without a break: bit by bit on a CPU in fp32.
+            goes on from there and ends as it would have without a break: bit by bit on a CPU in fp32 with the same number of threads. With
+            another number it goes on as well, and may end in other last bits.
+        start: for the checkpoint: what made `tail` and the rows, in a text that differs wherever these differ by more than rounding.
         on_epoch: told of each epoch that this call computes.
 
     Returns: the tail of the epoch with the lowest val loss, and the history of all epochs run.
@@ -73,7 +76,7 @@ def train(
     training = Training(tail, feed, dataclasses.replace(feed, examples=val, seed=None), front=front, precision=precision)
     file = None
     if checkpoint is not None:
-        file = Checkpoint(checkpoint, fingerprint(tail, feed, training.val, phase, precision=precision))
+        file = Checkpoint(checkpoint, fingerprint(tail, start, feed, training.val, phase, precision=precision))
         training.go_on_from(file.read())
     description, total, done = f"Training from {phase.cut}", phase.epochs * len(examples), len(training.history) * len(examples)
     with quiet() if processes.rank else contextlib.nullcontext(), progress(description, total, "images", done=done) as advance:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -242,12 +243,27 @@ def run_phases(task: Task, places: Sequence[Place], classifier: nn.Module) -> Tu
             class_weights=task.class_weights(task.fit),
             front=behind.front,
             checkpoint=task.memory.checkpoint(number),
+            start=_made_by(task, places[: number + 1]),
             on_epoch=task.on_epoch,
         )
         tail = trained.tail
         history += trained.history
     assert tail is not None, "no phases"
     return Tuned(tail, behind, tuple(history), before)
+
+
+def _made_by(task: Task, places: Sequence[Place]) -> str:
+    """What made the tail that the last of these phases starts from, and its rows; photos, labels and seed are known to `train`.
+
+    The rows of all cuts so far name the network, its weights and how it was run.
+    """
+    made = {
+        "head": dataclasses.asdict(task.asked.head),
+        "groups": task.table.groups[task.fit].tolist(),
+        "rows": sorted({one.rows.space for one in task.extract.passes}),
+        "phases": [[dataclasses.asdict(place.phase), place.cut, place.recomputed] for place in places],
+    }
+    return json.dumps(made, sort_keys=True)
 
 
 def rows_behind(task: Task, place: Place) -> Behind:
