@@ -96,6 +96,26 @@ def test_values_beyond_float16_are_stored_as_float32_and_found_again(tiny_weight
     assert (again.n_computed, again.rows.dtype) == (0, np.float32)
 
 
+def test_rows_that_overflowed_leave_their_room_to_the_wider_ones(network: networks.Network, table: Table, tmp_path: Path) -> None:
+    trunk, _ = cut.split(network, "layer1")
+    peaks = np.abs(extract(trunk, table, Store(tmp_path / "usual"), choice=TORCH).rows[:].astype(np.float32)).max(axis=(1, 2, 3))
+    order = np.argsort(peaks)
+    trunk.body = torch.nn.Sequential(trunk.body, Times(2 * 65504 / float(peaks[order[-2:]].sum())))  # only the last photo overflows
+    store = Store(tmp_path / "store", budget_bytes=300_000)  # float16 rows take 130,000, float32 rows 240,000
+    assert extract(trunk, table.subset(order[:-1]), store, choice=TORCH).rows.dtype == np.float16
+    assert extract(trunk, table.subset(order), store, choice=TORCH).rows.dtype == np.float32
+    assert [info.dtype for info in store.spaces()] == ["float32"]
+
+
+class Times(torch.nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
 def test_out_of_memory_halves_the_batch_and_gives_the_same_rows(network: networks.Network) -> None:
     trunk, _ = cut.split(network, "head")
     images = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8)

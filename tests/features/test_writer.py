@@ -46,8 +46,15 @@ def test_float32_spaces_hold_big_values_and_refuse_what_is_no_number(store: Stor
         with space.writer() as writer:
             writer.add(keys_of(range(2)), rows)
         np.testing.assert_array_equal(space.rows(keys_of(range(2)))[:], rows)
-        with pytest.raises(StoreError, match="expected finite values from the frozen trunk, found nan to nan"), space.writer() as writer:
+        no_number = "expected finite values from the frozen trunk, found nan to nan\nhint: use other weights"
+        with pytest.raises(StoreError, match=no_number), space.writer() as writer:
             writer.add(keys_of([2]), np.full((1, 64), np.nan, np.float32))
+    with (
+        store.space(dataclasses.replace(spec, precision="bf16")) as space,
+        space.writer() as writer,
+        pytest.raises(StoreError, match="found inf to inf\nhint: try --precision fp32"),
+    ):
+        writer.add(keys_of([2]), np.full((1, 64), np.inf, np.float32))
 
 
 def test_rows_of_another_shape_dtype_or_number_are_refused(store: Store) -> None:

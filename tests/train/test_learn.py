@@ -473,6 +473,27 @@ def test_activations_that_do_not_fit_are_computed_again_and_the_run_says_why(
     assert np.abs(stored.logits - recomputed.logits).max() < 0.05 * np.abs(stored.logits).max()
 
 
+def test_activations_that_overflow_float16_and_do_not_fit_as_float32_are_computed_again(
+    tiny_weights: Path, table: Table, tmp_path: Path
+) -> None:
+    tensors = load_file(tiny_weights)
+    tensors |= {name: torch.full_like(tensors[name], 1e3) for name in tensors if re.fullmatch(r"layer1\..*bn\d\.weight", name)}
+    with safe_open(tiny_weights, "pt") as whole:
+        save_file(tensors, tmp_path / "big.safetensors", metadata=whole.metadata())
+    file = weights.locate(None, tmp_path / "big.safetensors")
+    network, kept, recomputed = networks.build(file), list[Plan](), list[bool]()
+    asked = Asked(phases=(Phase(cut="layer4", epochs=1, rate=1e-9), Phase(cut="layer1", px=64, epochs=1, rate=1e-9)))
+    memory = Memory(tmp_path, lambda: kept[-1] if kept else None, kept.append)
+    for _ in range(2):  # the second is a run that goes on
+        store = Store(tmp_path / "store", budget_bytes=len(table) * 25_000)  # float16 rows take 16,500 a photo, float32 rows 33,000
+        extract = Extractor(table, store, TORCH)
+        learned = learn(Task(network, extract, asked, network_at=lambda px: networks.build(file, px=px), memory=memory))
+        recomputed.append(learned.tuning["phases"][1]["recomputed"])
+        assert any("at cut layer1 would take" in notice for notice in learned.notices)
+    assert recomputed == [True, True]
+    assert [plan.recomputed is not None and [why is None for why in plan.recomputed] for plan in kept] == [[True, True], [True, False]]
+
+
 @pytest.mark.parametrize("planned", [False, True])
 @pytest.mark.parametrize("first", ["small", "large"])
 def test_a_continued_run_computes_again_what_it_did_before_whatever_room_there_is_now(

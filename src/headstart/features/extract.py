@@ -107,14 +107,15 @@ def _extract(trunk: Trunk, table: Table, store: Store, view: int, policy: str, c
     keys: list[RowKey] = [(photo.sha256, view) for photo in table.photos]
     started = time.monotonic()
     spec = spec_of(trunk, choice, policy)
-    if store.overflowed(spec):
-        spec = spec.with_dtype("float32")
-    try:
-        space, n_computed = _fill(trunk, table, store, spec, keys, policy, choice)
-    except Overflow:
-        store.mark_overflow(spec)
-        spec = spec.with_dtype("float32")
-        space, n_computed = _fill(trunk, table, store, spec, keys, policy, choice)
+    filled = None
+    if not store.overflowed(spec):
+        try:
+            filled = _fill(trunk, table, store, spec, keys, policy, choice)
+        except Overflow:
+            store.mark_overflow(spec)
+    if filled is None:  # not above: as long as the error is handled, the float16 rows are in use, and their room cannot be had
+        filled = _fill(trunk, table, store, spec.with_dtype("float32"), keys, policy, choice)
+    space, n_computed = filled
     n_distinct = len(set(keys))
     seconds = time.monotonic() - started
     return Features(space.rows(keys), n_computed, n_distinct - n_computed, seconds, choice.name, choice.precision)

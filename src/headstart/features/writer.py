@@ -126,7 +126,7 @@ class Writer:
         if values.dtype != target and not (target == np.float16 and values.dtype == np.float32):
             raise ValueError(f"expected {target} rows, found {values.dtype}")
         if target.kind == "f":
-            _check_finite(values, target)
+            _check_finite(values, target, self._spec.precision)
         return np.array(values, target, order="C")  # a copy: the caller may use its buffer again
 
     def _put(self, given: dict[RowKey, np.ndarray]) -> None:
@@ -205,8 +205,8 @@ class Writer:
             self._shard = None
 
 
-def _check_finite(values: np.ndarray, target: np.dtype) -> None:
-    """Refuse what `target` cannot hold."""
+def _check_finite(values: np.ndarray, target: np.dtype, precision: str) -> None:
+    """Refuse what `target` cannot hold. `precision`: of the arithmetic that gave the values."""
     if values.size == 0:
         return
     if values.dtype == np.float16:  # many times as fast as its min and max: an exponent of all ones is infinite or no number
@@ -217,7 +217,8 @@ def _check_finite(values: np.ndarray, target: np.dtype) -> None:
     if target == np.float16 and not (low >= -FLOAT16_MAX and high <= FLOAT16_MAX):
         raise Overflow(f"expected values from -65504 to 65504 for float16 rows, found {low:g} to {high:g}")
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise StoreError(f"expected finite values from the frozen trunk, found {low:g} to {high:g}", hint="try --precision fp32")
+        hint = "use other weights: these give no features" if precision == "fp32" else "try --precision fp32"
+        raise StoreError(f"expected finite values from the frozen trunk, found {low:g} to {high:g}", hint=hint)
 
 
 def _gap(end: int, row_bytes: int | None) -> int:

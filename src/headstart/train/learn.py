@@ -108,7 +108,14 @@ def learn(task: Task) -> Learned:
         with _memory_told():
             if not given or decided.recomputed != _reasons(places):  # planned, or another process saw another room in the store
                 places = find_places(task, decided.phases, decided.recomputed)
-            return _better(task, probe, start, centre, decided, places)
+            while True:
+                try:
+                    return _better(task, probe, start, centre, decided, places)
+                except StoreError as error:
+                    if not given:
+                        raise
+                    decided = _with_less(task, decided, error)
+                places = find_places(task, decided.phases, decided.recomputed)
     except HeadstartError as error:
         # Nobody asked for a planned phase, so it may not cost anybody the run. Of several processes, all fail alike by what was
         # configured (a rate that diverges); by anything else perhaps one alone, for which the others would wait for ever.
@@ -203,6 +210,26 @@ def with_room(task: Task, made: Plan, places: Sequence[Place]) -> Plan:
         return dataclasses.replace(made, recomputed=_reasons(find_places(task, made.phases)))
     except StoreError as error:
         return dataclasses.replace(made, verdict="not tried", why=(*made.why, error.message), phases=(), recomputed=())
+
+
+def _with_less(task: Task, decided: Plan, error: StoreError) -> Plan:
+    """The plan, with one phase more at least that goes without stored activations: they need more room than was thought.
+
+    Values that float16 cannot hold take twice as much, and nobody knows before they are computed. It is noted for the next start, too.
+
+    Raises: StoreError: `error`, where this is not the reason, or where other processes could not follow.
+    """
+    now = _reasons(find_places(task, decided.phases))
+    before = (None,) * len(now) if decided.recomputed is None else decided.recomputed
+    less = tuple(new if old is None else old for old, new in zip(before, now, strict=True))
+    if less == before:
+        raise error
+    decided = dataclasses.replace(decided, recomputed=less)
+    task.memory.note(decided)
+    if Processes.joined(task.asked.device).n > 1:
+        raise StoreError(error.message, hint="run the same command again: what does not fit is then computed in every epoch") from error
+    say(decided.in_words())
+    return decided
 
 
 def _plan(task: Task, probe: Learned, places: Sequence[Place]) -> Plan:
