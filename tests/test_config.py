@@ -49,6 +49,10 @@ def test_zero_is_a_value_and_not_absence(tmp_path: Path) -> None:
         ("budget=0m", "found '0m'"),
         ("phases.0.augment=flop, zoom 0.2", r"'phases.0.augment': .*operation 1 .*found 'flop'\nhint: did you mean 'flip'"),
         ("phases.0.hidden=[8, 0]", "expected at least 1 for 'phases.0.hidden.1', found 0"),
+        ("phases.0.stage_rates=0.3", "expected a table for 'phases.0.stage_rates', found 0.3"),
+        ("phases.0.stage_rates={layer4=2, layer3=true}", "expected float for 'phases.0.stage_rates.layer3', found True"),
+        ("phases.0.stage_rates.layer4=2", "expected 0 to 1 for 'phases.0.stage_rates.layer4', found 2"),
+        ("phases.0.stage_rates={blocks.0=1}", r"'phases.0.stage_rates.blocks', found a table\nhint: .*in quotes: {\"blocks.0\" = ...}"),
     ],
 )
 def test_a_wrong_override_says_what_was_expected_and_found(override: str, match: str) -> None:
@@ -77,6 +81,7 @@ def test_all_problems_are_named_at_once() -> None:
         ("phases.0.norm=batch phases.0.batch_size=1", "norm = batch needs a batch_size of 2 or more"),
         ("phases.0.cut=head phases.0.norm=batch", "norm = batch does nothing at cut = head"),
         ("phases.0.rate_decay=0.5", "rate_decay does nothing at cut = head"),
+        ("phases.0.stage_rates.layer4=0.5", "phases.0: stage_rates does nothing at cut = head.*: set rate"),
         ("head.hidden=[8] head.dropout=0.5", "head: hidden is of a dense head.*; head: dropout is of a dense head"),
         ("phases.0.cut=head tune=never", "tune = never is about planned phases, and phases are given"),
         ("phases.0.cut=head budget=9m", "budget = 9m bounds planned phases, and phases are given"),
@@ -104,6 +109,14 @@ def test_keys_that_do_not_go_together_are_refused(overrides: str, match: str) ->
 )
 def test_keys_that_go_together_are_taken(overrides: str) -> None:
     assert config.load(None, overrides.split()) != config.load(None)
+
+
+def test_rates_of_stages_are_a_table_in_a_recipe_and_in_overrides(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('[[phases]]\ncut = "input"\nstage_rates = {layer4 = 1, "blocks.0" = 0.3}\n')
+    assert config.load(recipe).phases[0].stage_rates == {"layer4": 1.0, "blocks.0": 0.3}
+    assert config.load(recipe, ["phases.0.stage_rates.layer4=0.5"]).phases[0].stage_rates == {"layer4": 0.5, "blocks.0": 0.3}
+    assert config.load(recipe, ['phases.0.stage_rates={"blocks.1" = 0}']).phases[0].stage_rates == {"blocks.1": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +150,17 @@ def test_a_missing_or_broken_recipe_is_a_clear_error(tmp_path: Path) -> None:
         seed=st.integers(0, 2**32 - 1),
         px=st.none() | st.integers(16, 2048),
         head=st.builds(Head, kind=st.just("dense"), hidden=st.lists(st.integers(1, 512), max_size=3).map(tuple)),
-        phases=st.lists(st.builds(Phase, epochs=st.integers(1, 9), rate=st.floats(1e-9, 1)), max_size=3).map(tuple),
+        phases=st.lists(
+            st.builds(
+                Phase,
+                cut=st.just("layer1"),
+                epochs=st.integers(1, 9),
+                rate=st.floats(1e-9, 1),
+                augment=st.just("none"),
+                stage_rates=st.none() | st.dictionaries(st.text(), st.floats(0, 1), max_size=3),
+            ),
+            max_size=3,
+        ).map(tuple),
     )
 )
 def test_a_configuration_survives_its_own_record(value: Config) -> None:

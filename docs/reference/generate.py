@@ -85,6 +85,8 @@ def _type(hint: Any) -> str:
         return " or ".join(f"`{choice}`" for choice in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return f"list of {typing.get_args(hint)[0].__name__}"
+    if typing.get_origin(hint) is dict:
+        return f"table of {typing.get_args(hint)[1].__name__}"
     return " or ".join(_type(kind) for kind in typing.get_args(hint) if kind is not type(None)) or hint.__name__
 
 

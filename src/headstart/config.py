@@ -78,6 +78,12 @@ class Phase:
     )
     warm_up: float = key(0.1, "share of the steps over which the rate of cosine, constant and plateau rises from 0", least=0, most=1)
     rate_decay: float = key(1.0, "rate of each stage as a share of the next one's: lower for stages farther from the head", least=0, most=1)
+    stage_rates: dict[str, float] | None = key(
+        None,
+        "share of `rate` for each stage named, such as `{layer4 = 1.0, layer3 = 0.3}`; stages not named follow `rate_decay`",
+        least=0,
+        most=1,
+    )
     weight_decay: float = key(0.02, "decoupled decay of matrices and kernels; never of norms and biases", least=0)
     batch_size: int = key(64, "rows a forward pass", least=1)
     accumulate: int = key(1, "forward passes a step: their gradients are averaged", least=1)
@@ -135,6 +141,7 @@ class Phase:
             (unseen, f"augment = {self.augment} does nothing at cut = {self.cut} with one stored view: set views = 4, say"),
             (self.norm == "batch" and at_head, "norm = batch does nothing at cut = head, behind which no normalisation layer lies"),
             (self.rate_decay != usual.rate_decay and at_head, "rate_decay does nothing at cut = head, behind which no other stage lies"),
+            (bool(self.stage_rates) and at_head, "stage_rates does nothing at cut = head, behind which no other stage lies: set rate"),
         )
 
     @property

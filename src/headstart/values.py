@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -25,7 +25,7 @@ T = TypeVar("T", bound=Table)
 def key(
     default: Any, help: str, *, least: float | None = None, most: float | None = None, check: Callable[[str], object] | None = None
 ) -> Any:
-    """A dataclass field with its meaning; for numbers and lists of them, the range of each; for text, what refuses it."""
+    """A dataclass field with its meaning; for numbers and lists and tables of them, the range of each; for text, what refuses it."""
     return dataclasses.field(default=default, metadata={"help": help, "least": least, "most": most, "check": check})
 
 
@@ -77,9 +77,9 @@ def _check_value(value: Any, metadata: Mapping[str, Any], where: str) -> None:
             raise ConfigError(f"'{where}': {error.message}", hint=error.hint) from None
     if value is None or (least is None and most is None):
         return
-    if isinstance(value, tuple):
-        for i, item in enumerate(value):
-            _check_value(item, metadata, f"{where}.{i}")
+    if isinstance(value, tuple | dict):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_value(item, metadata, f"{where}.{name}")
         return
     if (least is not None and value < least) or (most is not None and value > most):
         expected = f"at least {least}" if most is None else f"{least} to {most}"
@@ -87,7 +87,7 @@ def _check_value(value: Any, metadata: Mapping[str, Any], where: str) -> None:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    """`value` as `kind`: a dataclass, Literal, tuple, union with None, or a plain type."""
+    """`value` as `kind`: a dataclass, Literal, tuple, dict with names, union with None, or a plain type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return build(typing.cast("type[Any]", kind), value, f"{where}.")
@@ -100,7 +100,16 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"expected a list for '{where}', found {value!r}")
-        return _convert_list(arguments[0], value, where)
+        return tuple(_convert_each(arguments[0], enumerate(value), where))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"expected a table for '{where}', found {value!r}")
+        if nested := [name for name, item in value.items() if isinstance(item, Mapping)]:
+            raise ConfigError(
+                f"expected {arguments[1].__name__} for '{where}.{nested[0]}', found a table",
+                hint=f'put names with a dot in quotes: {{"{nested[0]}.{next(iter(value[nested[0]]), 0)}" = ...}}',
+            )
+        return dict(zip(value, _convert_each(arguments[1], value.items(), where), strict=True))
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _convert(arguments[0], value, where)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -112,18 +121,18 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _convert_list(kind: Any, values: Sequence[Any], where: str) -> tuple[Any, ...]:
-    """Each of `values` as `kind`; the problems of all in one error."""
+def _convert_each(kind: Any, values: Iterable[tuple[Any, Any]], where: str) -> list[Any]:
+    """Each of `values`, which come with their index or name, as `kind`; the problems of all in one error."""
     made, errors = [], []
-    for i, item in enumerate(values):
+    for name, item in values:
         try:
-            made.append(_convert(kind, item, f"{where}.{i}"))
+            made.append(_convert(kind, item, f"{where}.{name}"))
         except ConfigError as error:
             errors.append(error)
     if errors:
         hint = next((error.hint for error in errors if error.hint is not None), None)
         raise ConfigError("; ".join(error.message for error in errors), hint=hint)
-    return tuple(made)
+    return made
 
 
 def _finite(value: float, where: str) -> float:

@@ -229,6 +229,32 @@ def test_a_cut_that_turns_out_to_be_input_or_not_is_held_to_what_goes_there(run:
         run(behind, everything)
 
 
+@pytest.mark.parametrize(
+    ("stage_rates", "match"),
+    [
+        (
+            {"layer9": 0.3, "layer4": 1.0},
+            r"phases.0: stage_rates names layer9, which this network does not have \(its stages: .*layer1, layer2, layer3, layer4, head\)",
+        ),
+        ({"layer2": 0.3}, r"stage_rates names layer2, before cut = top 2, where nothing trains \(behind it: layer3, layer4, head\)"),
+        ({"layer3": 0.0, "layer4": 0.0, "head": 0.0}, "stage_rates leaves every stage a rate of 0, which trains nothing"),
+    ],
+)
+def test_rates_of_stages_that_do_not_train_are_refused(run: Run, stage_rates: dict[str, float], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        run(Phase(cut="top 2", stage_rates=stage_rates))
+
+
+def test_a_stage_at_a_rate_of_0_stays_as_published(run: Run, network: networks.Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    _keep(monkeypatch, 1.0)
+    state = run(Phase(cut="layer2", epochs=1, rate=0.01, stage_rates={"layer3": 0.0})).tail_state
+    published = cut.split(network, "layer2")[1].state_dict()
+    stays = {
+        stage: torch.equal(state[name], published[name]) for stage in ("layer3", "layer4") for name in [f"body.{stage}.0.conv1.weight"]
+    }
+    assert stays == {"layer3": True, "layer4": False}
+
+
 def test_augmented_views_are_of_training_photos_alone(run: Run, table: Table, tmp_path: Path) -> None:
     phase = Phase(cut="layer3", views=3, **GENTLE)
     learned = run(phase)

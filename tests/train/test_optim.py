@@ -113,6 +113,12 @@ def test_each_stage_has_a_share_of_the_next_ones_rate(schedule: str) -> None:
     assert set(_rates(dataclasses.replace(phase, rate_decay=1.0), 40, 100).values()) == {peak}
 
 
+def test_a_stage_that_is_named_has_its_own_share_and_the_others_follow_rate_decay() -> None:
+    rates = _rates(Phase(rate=0.1, rate_decay=0.5, stage_rates={"a": 0.8, "head": 0.0}, schedule="constant", warm_up=0.0), 0, 100)
+    found = {name.split(".")[1] if name.startswith("body.") else "head": rate for name, rate in rates.items()}
+    assert found == pytest.approx({"a": 0.08, "b": 0.05, "head": 0.0})
+
+
 @pytest.mark.parametrize(("name", "high"), [("adamw", 0.95), ("sgd", 0.9), ("rmsprop", 0.9)])
 def test_one_cycle_lowers_momentum_while_the_rate_rises(name: str, high: float) -> None:
     phase = Phase(optimiser=name, schedule="one-cycle", rate=0.1, momentum=0.9 if name == "rmsprop" else None)

@@ -1,6 +1,7 @@
 """Parameter groups, optimiser, learning rate and momentum of a phase."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,29 +23,36 @@ _ONE_CYCLE_ADAM = 0.95  # beta 1 where the cycle begins; Source of the four abov
 def optimiser(tail: Tail, phase: Phase) -> torch.optim.Optimizer:
     """The phase's optimiser over every trainable parameter of `tail`, in groups with keys of their own: `share`, `decay`.
 
-    share: of the phase's rate, `rate_decay` to the power of the stage's distance from the head.
+    share: of the phase's rate, see `shares`.
     decay: `weight_decay` for matrices and kernels, 0 for norms and biases: decaying those pulls a normalised layer's scale to zero for
         no gain (Goyal et al. 2017, arXiv:1706.02677, section 5.3; He et al. 2019, arXiv:1812.01187, section 3.1).
 
     Decay is decoupled from the gradient for every optimiser (Loshchilov and Hutter 2019, arXiv:1711.05101), as in Keras; so `adam` and
     `adamw` are two names of one method. RMSprop forgets as Keras's does: a tenth a step, epsilon 1e-7.
     """
-    last = len(tail.stages) - 1
-    groups: dict[tuple[int, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in tail.named_parameters():
         if parameter.requires_grad:
-            stage = tail.stage_of.get(name, HEAD)
-            key = (last - tail.stages.index(stage), phase.weight_decay if parameter.ndim > 1 else 0.0)
+            key = (tail.stage_of.get(name, HEAD), phase.weight_decay if parameter.ndim > 1 else 0.0)
             groups.setdefault(key, []).append(parameter)
-    given = [
-        {"params": parameters, "share": phase.rate_decay**distance, "decay": decay} for (distance, decay), parameters in groups.items()
-    ]
+    share = shares(tail.stages, phase)
+    given = [{"params": parameters, "share": share[stage], "decay": decay} for (stage, decay), parameters in groups.items()]
     momentum = momentum_of(phase)
     if phase.optimiser == "sgd":
         return torch.optim.SGD(given, lr=phase.rate, momentum=momentum, nesterov=momentum > 0, fused=_can_fuse(given))
     if phase.optimiser == "rmsprop":
         return torch.optim.RMSprop(given, lr=phase.rate, alpha=0.9, eps=1e-7, momentum=momentum)
     return adam(given, phase.rate)
+
+
+def shares(stages: Sequence[str], phase: Phase) -> dict[str, float]:
+    """Each stage's share of the phase's rate: its own of `stage_rates`, else `rate_decay` to the power of its distance from the head.
+
+    Args: stages: of the tail, in forward order; the last is `head`.
+    """
+    last = len(stages) - 1
+    found = {stage: phase.rate_decay ** (last - i) for i, stage in enumerate(stages)}
+    return found if phase.stage_rates is None else found | phase.stage_rates
 
 
 def momentum_of(phase: Phase) -> float:
@@ -83,7 +91,7 @@ class Schedule:
         self._best, self._since_best = math.inf, 0
 
     def rate(self, step: int) -> float:
-        """The rate of the head's group at `step` (0 to n_steps - 1)."""
+        """The phase's rate at `step` (0 to n_steps - 1), of which each stage has its share."""
         phase = self._phase
         reduced = PLATEAU_FACTOR**self.reductions if phase.schedule == "plateau" else 1.0
         return phase.rate * reduced * rate_factor(phase.schedule, step, self._n_steps, phase.warm_up)

@@ -20,7 +20,9 @@ from headstart.features.store import Rows
 from headstart.files import human_bytes
 from headstart.train.classifier import dense
 from headstart.train.loop import Epoch, Examples, logits_of, train
+from headstart.train.optim import shares
 from headstart.train.task import Task
+from headstart.values import true_of
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,10 @@ def check_cuts(network: Network, phases: Sequence[Phase]) -> list[str]:
     order = cuts.cut_names(network)
     names, problems = list[str](), list[str]()
     for number, phase in enumerate(phases):
-        cuts.split(network, phase.cut, batch_statistics=phase.norm == "batch")  # raises what the network cannot do
+        _, tail = cuts.split(network, phase.cut, batch_statistics=phase.norm == "batch")  # raises what the network cannot do
         names.append(cuts.resolve(network, phase.cut).name)
-        problems += [f"phases.{number}: {problem}" for problem in phase.problems_at(names[-1])]
+        found = [*phase.problems_at(names[-1]), *_stage_problems(phase, tail.stages, order)]
+        problems += [f"phases.{number}: {problem}" for problem in found]
     if problems:
         raise ConfigError("; ".join(problems))
     places = [order.index(name) for name in names]
@@ -144,6 +147,20 @@ def check_cuts(network: Network, phases: Sequence[Phase]) -> list[str]:
             hint=f"the network's order is {', '.join(order)}",
         )
     return names
+
+
+def _stage_problems(phase: Phase, trained: Sequence[str], order: Sequence[str]) -> list[str]:
+    """What is wrong with the stages that `stage_rates` names. `trained`: those behind the cut; `order`: all of the network's cuts."""
+    named = {} if phase.stage_rates is None else phase.stage_rates
+    unknown, before = ([name for name in named if name not in trained and (name in order[1:]) is there] for there in (False, True))
+    return true_of(
+        (bool(unknown), f"stage_rates names {', '.join(unknown)}, which this network does not have (its stages: {', '.join(order[1:])})"),
+        (
+            bool(before),
+            f"stage_rates names {', '.join(before)}, before cut = {phase.cut}, where nothing trains (behind it: {', '.join(trained)})",
+        ),
+        (bool(named) and not any(shares(trained, phase).values()), "stage_rates leaves every stage a rate of 0, which trains nothing"),
+    )
 
 
 def find_places(task: Task, phases: Sequence[Phase], decided: Sequence[str | None] | None = None) -> list[Place]:
