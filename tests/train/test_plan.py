@@ -1,13 +1,14 @@
 """Whether to fine-tune, and how: the rule, on situations and costs made for it."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.backbone import networks
+from headstart.backbone import networks, weights
 from headstart.train import survey
 from headstart.train.average import Scored, averaged, can_average, choose, score
 from headstart.train.plan import LADDER, Cost, Plan, Situation, against, plan
@@ -27,8 +28,8 @@ FLOWERS = Situation(
 )
 MANY = dataclasses.replace(FLOWERS, n_train=8_500, per_class=850, n_select=750)
 TOP = Cost("layer3", load_s=0.002, trunk_s=0.02, live_s=0.05, step_s=0.01, forward_s=0.004, row_bytes=400_000)
-HALF = Cost("layer2", load_s=0.002, trunk_s=0.02, live_s=0.03, step_s=0.05, forward_s=0.02, row_bytes=800_000)
-ALL = Cost("input", load_s=0.002, trunk_s=0.002, live_s=0.0, step_s=0.15, forward_s=0.05, row_bytes=150_000)
+HALF = Cost("layer2", load_s=0.002, trunk_s=0.02, live_s=0.03, step_s=0.05, forward_s=0.02, row_bytes=800_000, from_photos=1_000)
+ALL = Cost("input", load_s=0.002, trunk_s=0.002, live_s=0.0, step_s=0.15, forward_s=0.05, row_bytes=150_000, from_photos=5_000)
 COSTS = [TOP, HALF, ALL]
 
 
@@ -132,14 +133,28 @@ def test_a_plan_keeps_to_its_budget_and_comes_back_from_json(
 
 
 def test_candidates_lie_before_the_top_quarter_half_and_all_stages(network: networks.Network) -> None:
-    assert survey.candidates(network) == ["layer3", "layer2", "input"]
+    assert survey.candidates(network) == {"layer3": 0, "layer2": 1_000, "input": 5_000}
 
 
-def test_costs_are_measured_on_real_steps_and_leave_the_network_alone(network: networks.Network) -> None:
+def test_a_network_cut_short_is_trained_as_a_whole_from_as_many_photos_on_as_any_other(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its top quarter and its top half are the same stage, so its costs are two, and the second is of the whole."""
+    monkeypatch.setattr(survey, "MEASURE_S", 1e6)  # however busy the machine is
+    short = networks.build(weights.locate(None, tiny_weights), stop="layer1")
+    sample = Sample(np.zeros((4, 32, 32, 3), np.uint8), load_s=0.0, trunk_s=None, n_classes=3)
+    costs = survey.measure_all(short, sample)
+    assert [cost.cut for cost in costs] == ["conv1", "input"]
+    cuts = [_plan(dataclasses.replace(MANY, n_train=n), costs, minutes=600).phases[0].cut for n in (700, 4_999, 5_000)]
+    assert cuts == ["conv1", "conv1", "input"]
+
+
+def test_costs_are_measured_on_real_steps_and_leave_the_network_alone(network: networks.Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "MEASURE_S", 1e6)
     before = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     sample = Sample(images, load_s=0.01, trunk_s=None, n_classes=3)
-    costs = [survey.measure(network, name, sample) for name in survey.candidates(network)]
+    costs = survey.measure_all(network, sample)
     assert [cost.cut for cost in costs] == ["layer3", "layer2", "input"]
     assert [cost.row_bytes for cost in costs] == [2 * 192 * 2 * 2, 2 * 48 * 4 * 4, 32 * 32 * 3]
     assert all(cost.step_s > 0 and cost.forward_s > 0 and cost.trunk_s >= cost.load_s for cost in costs)

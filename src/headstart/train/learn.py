@@ -247,7 +247,7 @@ def _plan(task: Task, probe: Learned, places: Sequence[Place]) -> Plan:
             return Plan(verdict, why, survey.estimate(task, situation, places), phases)
         return plan(
             situation,
-            lambda: survey.measure_all(task.network, survey.candidates(task.network), survey.sample_of(task, task.network)),
+            lambda: survey.measure_all(task.network, survey.sample_of(task, task.network)),
             budget_s=asked.budget_s,
             room_bytes=task.extract.store.room_bytes() - head_bytes,
             n_rows=len(set(task.table.sha256s)),

@@ -76,6 +76,8 @@ class Cost:
     "an answer of the tail"
     row_bytes: int
     "of one stored row"
+    from_photos: int = 0
+    "training photos from which on this cut may be planned (DEPTHS)"
 
 
 @dataclass(frozen=True)
@@ -161,10 +163,10 @@ def plan(
 
 def _options(situation: Situation, costs: Sequence[Cost], room_bytes: int, n_rows: int) -> Iterator[tuple[Cost, int, int, float]]:
     """Trials that the number of photos allows, the best first: (cost, epochs, views, seconds)."""
-    for i, cost in reversed(list(enumerate(costs))):
-        if situation.n_train < DEPTHS[min(i, len(DEPTHS) - 1)][1]:
+    for cost in reversed(costs):
+        if situation.n_train < cost.from_photos:
             continue
-        for epochs, views in LADDER if i == 0 else LADDER[:-1]:
+        for epochs, views in LADDER if cost is costs[0] else LADDER[:-1]:
             if views == 1 or (cost.cut != cuts.INPUT and _n_stored(situation, views, n_rows) * cost.row_bytes <= room_bytes):
                 fits = n_rows * cost.row_bytes <= room_bytes
                 yield cost, epochs, views, seconds_of(cost, situation, epochs, views, n_rows=n_rows, stored=fits)

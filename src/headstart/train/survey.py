@@ -1,5 +1,6 @@
 """What a plan is made from: what the photos and the probe say, and what training costs on this machine."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,11 +64,16 @@ def situation_of(task: Task, logits: np.ndarray, photos: np.ndarray) -> Situatio
     )
 
 
-def candidates(network: Network) -> list[str]:
-    """The cuts that are tried, nearest to the head first: before the top quarter, the top half, and all of the network's stages."""
-    names = cuts.cut_names(network)[:-1]  # tails of 1, 2, ... stages begin at the last, last but one, ... of these
-    n = len(names) - 1
-    return list(dict.fromkeys(names[-1 - max(1, round(share * n))] for share, _ in DEPTHS)) if n else []
+def candidates(network: Network) -> dict[str, int]:
+    """The cuts that are tried, and the training photos from which on: before the top quarter, the top half, and all of the stages.
+
+    The one nearest to the head comes first. In a network of few stages two shares may be the same cut, which takes the fewer photos.
+    """
+    names = cuts.cut_names(network)[:-1]  # tails of 1, 2, ... stages begin at the last but one, last but two, ... of these
+    n, found = len(names) - 1, dict[str, int]()
+    for share, photos in DEPTHS if n else ():
+        found.setdefault(names[-1 - max(1, round(share * n))], photos)
+    return found
 
 
 def measure(network: Network, cut: str, sample: Sample, batch_size: int = BATCH) -> Cost:
@@ -103,13 +109,13 @@ def measure(network: Network, cut: str, sample: Sample, batch_size: int = BATCH)
     return Cost(trunk.cut, sample.load_s, trunk_s, live_s, step_s, forward_s, rows[0].numel() * (1 if is_pixels else 2))
 
 
-def measure_all(network: Network, cut_names: Sequence[str], sample: Sample) -> list[Cost]:
-    """The costs at several cuts, the one nearest to the head first; later ones are left out where MEASURE_S might not be enough."""
+def measure_all(network: Network, sample: Sample) -> list[Cost]:
+    """The costs of the `candidates`, the one nearest to the head first; later ones are left out where MEASURE_S might not be enough."""
     started, found = time.monotonic(), list[Cost]()
-    for name in cut_names:
+    for name, photos in candidates(network).items():
         if found and 3 * (time.monotonic() - started) > MEASURE_S:  # the next one takes at least as long as those so far
             break
-        found.append(measure(network, name, sample))
+        found.append(dataclasses.replace(measure(network, name, sample), from_photos=photos))
     return found
 
 
