@@ -9,10 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.backbone import networks, weights
+from headstart.data.scan import scan
+from headstart.features import engine
+from headstart.features.extract import Extractor
+from headstart.features.store import Store
 from headstart.train import survey
 from headstart.train.average import Scored, averaged, can_average, choose, score
 from headstart.train.plan import LADDER, Cost, Plan, Situation, against, plan
 from headstart.train.survey import Sample
+from headstart.train.task import Task
+from samples import make_photos
 
 FLOWERS = Situation(
     n_train=700,
@@ -20,6 +26,7 @@ FLOWERS = Situation(
     n_classes=5,
     per_class=140,
     fewest=130,
+    evenness=1.0,
     n_right=760,
     n_answered=850,
     photo_px=240,
@@ -72,6 +79,29 @@ def test_more_photos_train_more_of_the_network_as_far_as_the_budget_goes() -> No
     assert _plan(MANY, minutes=600).phases[0].views == 1  # drawn afresh at `input`
     assert _plan(MANY, minutes=60).phases[0].cut == "layer2"
     assert _plan(MANY, minutes=10).phases[0].cut == "layer3"
+
+
+def test_photos_of_unequal_classes_count_for_less() -> None:
+    """Of 8,500 photos, 8,100 in one class of two: labels that are mostly known beforehand tell as much as 2,340 balanced ones."""
+    uneven = dataclasses.replace(MANY, n_classes=2, per_class=4_250, fewest=400, evenness=0.275)
+    found = _plan(uneven, minutes=600)
+    assert (_plan(MANY, minutes=600).phases[0].cut, found.phases[0].cut) == ("input", "layer2")
+    assert "(the smallest has 400) tell no more than 2338 of classes of equal size" in found.why[-1]
+    assert "equal size" not in " ".join(_plan(dataclasses.replace(uneven, evenness=0.7), minutes=600).why)  # still worth 5,000
+    hopeless = dataclasses.replace(uneven, n_train=500, fewest=5, per_class=250, evenness=0.08)
+    assert "tell no more than 40 of classes of equal size, too few" in against(hopeless)[0]
+
+
+@pytest.mark.parametrize(("counts", "evenness"), [((9, 9, 9), 1.0), ((25, 1, 1), 0.287), ((26, 0, 1), 0.144), ((27, 0, 0), 0.0)])
+def test_how_even_the_classes_are_is_seen_in_the_training_photos(
+    counts: tuple[int, ...], evenness: float, network: networks.Network, tmp_path: Path
+) -> None:
+    table = scan(make_photos(tmp_path / "photos", n=1))
+    labels = np.repeat(table.classes, counts)
+    photos = [dataclasses.replace(table.photos[0], path=f"{i}.png", label=str(label), split="train") for i, label in enumerate(labels)]
+    task = Task(network, Extractor(table.with_photos(photos), Store(tmp_path), engine.Choice("torch", "cpu", "fp32")))
+    situation = survey.situation_of(task, np.zeros((27, 3)), np.arange(27))
+    assert situation.evenness == pytest.approx(evenness, abs=5e-4)
 
 
 def test_a_plan_in_words_says_what_why_and_how_long() -> None:

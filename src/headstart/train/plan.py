@@ -19,7 +19,7 @@ PER_CLASS_AT_LEAST = 20  # training photos of the median class
 TRAIN_AT_LEAST = 100  # training photos
 SELECT_AT_LEAST = 30  # val photos that select
 
-# How much of the network is trained: (share of its stages from the top, training photos from which on).
+# How much of the network is trained: (share of its stages from the top, training photos from which on: `Situation.worth`).
 DEPTHS = ((0.25, 0), (0.5, 1_000), (1.0, 5_000))
 
 # Best first: (epochs, stored views). A deeper cut must afford the last but one, the shallowest takes the last.
@@ -43,6 +43,8 @@ class Situation:
     "training photos of the median class"
     fewest: int
     "training photos of the smallest class"
+    evenness: float
+    "how alike in number the classes' training photos are, 0 to 1: the entropy of their shares over that of equal ones"
     n_right: int
     "right answers of the probe on photos it had not seen"
     n_answered: int
@@ -57,6 +59,11 @@ class Situation:
     def error(self) -> float:
         """Share that the probe gets wrong, 0 to 1."""
         return 1 - self.n_right / max(1, self.n_answered)
+
+    @property
+    def worth(self) -> int:
+        """How many training photos of equally many a class would tell as much: n labels tell n times the entropy of the classes' shares."""
+        return round(self.evenness * self.n_train)
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Cost:
     row_bytes: int
     "of one stored row"
     from_photos: int = 0
-    "training photos from which on this cut may be planned (DEPTHS)"
+    "what the training photos have to be worth for this cut to be planned (DEPTHS)"
 
 
 @dataclass(frozen=True)
@@ -128,8 +135,8 @@ def plan(
 ) -> Plan:
     """Decide whether to fine-tune, and how: LP-FT, the head that is there already, then the top stages at a low rate.
 
-    Fine-tuning is unlikely to pay for the reasons in `against`; then it is not tried. Else, of the cuts that the number of photos
-    allows (DEPTHS), the deepest is taken whose five epochs are expected to fit the budget, and for it the best of LADDER that fits.
+    Fine-tuning is unlikely to pay for the reasons in `against`; then it is not tried. Else, of the cuts that the photos are worth
+    (DEPTHS), the deepest is taken whose five epochs are expected to fit the budget, and for it the best of LADDER that fits.
     Epochs are fixed here, so the result does not depend on how fast the machine is later. Stored views that the store has no room
     for are not planned; where not even one view fits, the layers before the cut are computed again in every epoch, and the
     estimate says so.
@@ -158,13 +165,15 @@ def plan(
     phase = Phase(
         cut=cost.cut, epochs=epochs, rate=RATE[situation.norm], rate_decay=RATE_DECAY, batch_size=BATCH, views=views, patience=PATIENCE
     )
+    if any(situation.worth < each.from_photos <= situation.n_train for each in costs):
+        why = (*why, f"{_worth(situation)}, so no more of the network is trained than with so many")
     return Plan(verdict, why, seconds / 60, (phase,))
 
 
 def _options(situation: Situation, costs: Sequence[Cost], room_bytes: int, n_rows: int) -> Iterator[tuple[Cost, int, int, float]]:
-    """Trials that the number of photos allows, the best first: (cost, epochs, views, seconds)."""
+    """Trials that the photos allow, the best first: (cost, epochs, views, seconds)."""
     for cost in reversed(costs):
-        if situation.n_train < cost.from_photos:
+        if situation.worth < cost.from_photos:
             continue
         for epochs, views in LADDER if cost is costs[0] else LADDER[:-1]:
             if views == 1 or (cost.cut != cuts.INPUT and _n_stored(situation, views, n_rows) * cost.row_bytes <= room_bytes):
@@ -195,6 +204,8 @@ def against(situation: Situation) -> tuple[str, ...]:
             f"the head alone gets {_accuracy(one)}, so about {one.error * one.n_select:.0f} of {one.n_select} val photos are wrong: "
             f"a gain could not be told from chance"
         )
+    if one.worth < TRAIN_AT_LEAST <= one.n_train:
+        found.append(f"{_worth(one)}, too few to change more than the head ({TRAIN_AT_LEAST} are the least)")
     if one.n_train < TRAIN_AT_LEAST or one.per_class < PER_CLASS_AT_LEAST:
         found.append(
             f"{one.n_train} training photos, {one.per_class} in the median class, are too few to change more than the head "
@@ -209,11 +220,16 @@ def in_favour(situation: Situation) -> tuple[str, ...]:
     found = [
         f"the head alone gets {_accuracy(one)}, and {one.n_train} training photos of {one.n_classes} classes are enough to change more"
     ]
-    if one.fewest * 5 < one.per_class:
-        found.append(f"the smallest class has {one.fewest} training photos, the median {one.per_class}: rare classes gain least")
     if 0 < one.photo_px < 0.6 * one.input_px:
         found.append(f"the photos ({one.photo_px} px) are much smaller than what the network was trained on ({one.input_px} px)")
     return tuple(found)
+
+
+def _worth(one: Situation) -> str:
+    return (
+        f"{one.n_train} training photos of classes of such unequal size (the smallest has {one.fewest}) "
+        f"tell no more than {one.worth} of classes of equal size"
+    )
 
 
 def _accuracy(one: Situation) -> str:

@@ -56,12 +56,19 @@ def situation_of(task: Task, logits: np.ndarray, photos: np.ndarray) -> Situatio
         n_classes=task.n_classes,
         per_class=int(np.median(counts)),
         fewest=int(counts.min()),
+        evenness=_evenness(counts),
         n_right=int((logits.argmax(1) == task.table.labels[photos]).sum()),
         n_answered=len(photos),
         photo_px=int(np.median(sides)),
         input_px=task.network.preprocessing.input_px,
         norm=_norm_of(task.network),
     )
+
+
+def _evenness(counts: np.ndarray) -> float:
+    """Entropy of the classes' shares over that of equal ones, 0 to 1; `counts`: photos of each class, int [k]."""
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return float(-(shares * np.log(shares)).sum() / np.log(len(counts))) if len(counts) > 1 else 0.0
 
 
 def candidates(network: Network) -> dict[str, int]:
