@@ -1,6 +1,7 @@
 """The whole story: a folder of photos becomes a tested classifier. One call a stage; each stage has its own room."""
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -86,7 +87,7 @@ def fit(config: Config, folder: Path, *, command: str | None = None, log: str = 
             network,
             Extractor(seen, store, choice, in_turn=team.in_turn),
             _asked(config, choice),
-            network_at=lambda px: networks.build(file, stop=config.stop, px=px),
+            network_at=functools.cache(lambda px: networks.build(file, stop=config.stop, px=px)),
             memory=_memory(folder),
             on_epoch=on_epoch,
         )
@@ -214,6 +215,7 @@ def _may_train(found: Table, table: Table, config: Config) -> list[int]:
 
 def _asked(config: Config, choice: engine.Choice) -> Asked:
     return Asked(
+        px=config.px,
         head=config.head,
         phases=config.phases,
         tune=config.tune,

@@ -29,7 +29,10 @@ from headstart.features import engine
 from headstart.features.extract import Extractor
 from headstart.features.store import Store
 from headstart.train import checkpoint
+from headstart.train import survey
 from headstart.train import task as tasks
+from headstart.train.classifier import linear
+from headstart.train.head import solve_linear
 from headstart.train.learn import Asked, Learned, Memory, Task, learn, with_room
 from headstart.train.loop import Epoch
 from headstart.train.plan import Plan
@@ -211,6 +214,17 @@ def test_a_phase_of_another_size_sees_photos_of_that_size(run: Run, table: Table
     assert np.abs(logits - learned.logits).max() < 0.05 * np.abs(logits).max()
 
 
+def test_a_phase_of_another_size_starts_with_a_head_that_was_solved_at_that_size(
+    run: Run, table: Table, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _keep(monkeypatch, 1.0)
+    learned = run(Phase(cut="layer3", px=24, epochs=1, rate=1e-12))
+    small, fit = networks.build(weights.locate(None, tiny_weights), px=24), _of(table, "train")
+    features = Extractor(table, Store(tmp_path), TORCH)(cut.Trunk(small, "head")).rows[:]
+    solved = solve_linear(features[fit], table.labels[fit], 3, groups=table.groups[fit], seed=0)
+    torch.testing.assert_close(learned.tail_state["classifier.weight"], linear(solved).weight.detach())
+
+
 def test_one_px_and_then_another_where_weights_depend_on_it_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     file = _saved_vit(tmp_path / "vit.safetensors")
     table = split_table(scan(make_photos(tmp_path / "photos", n=4)), seed=0)
@@ -283,8 +297,8 @@ def test_a_tuned_network_that_does_no_better_leaves_exactly_the_probe(run: Run) 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_that_tunes_never_ends_worse_on_val_than_its_own_probe(run: Run, seed: int) -> None:
-    for rate in (1e-4, 0.03):
-        tuning = run(Phase(cut="layer1", epochs=2, rate=rate, batch_size=8), seed=seed).tuning
+    for rate, px in ((1e-4, None), (0.03, None), (1e-3, 24)):
+        tuning = run(Phase(cut="layer1", px=px, epochs=2, rate=rate, batch_size=8), seed=seed).tuning
         kept = {"probe": "probe", "tuned": "tuned", "average": "averaged"}[tuning["kept"]]
         assert tuning[kept]["val_accuracy"] >= tuning["probe"]["val_accuracy"]
         assert tuning[kept]["val_loss"] <= tuning["probe"]["val_loss"]
@@ -341,6 +355,36 @@ def test_too_few_photos_are_not_tuned_and_the_record_says_why(run: Run) -> None:
     assert learned.tuning["verdict"] == "does not pay"
     assert learned.tuning["why"]
     assert learned.history == ()
+
+
+@pytest.mark.parametrize("px", [None, 128])
+def test_small_photos_are_tuned_at_a_smaller_size_unless_one_was_asked_for(
+    px: int | None, tiny_weights: Path, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos of 40 px, in a network for 128 px; the phases that the record names give the same once more."""
+    _keep(monkeypatch, 1.0)
+    small = table.with_photos([dataclasses.replace(photo, width=min(photo.width, 38)) for photo in table.photos])
+    file = weights.locate(None, tiny_weights)
+
+    def tuned(**asked: object) -> Learned:
+        extract, published = Extractor(small, Store(tmp_path), TORCH), networks.build(file, px=128)
+        return learn(Task(published, extract, Asked(px=px, **asked), network_at=lambda px: networks.build(file, px=px)))
+
+    learned = tuned(tune="always")
+    size = 96 if px is None else 128
+    assert [(phase["px"], phase["recomputed"]) for phase in learned.tuning["phases"]] == [(size, False)]
+    assert learned.network.preprocessing.input_px == size
+    assert any("so 96 px are enough to tune at, in place of 128" in why for why in learned.tuning["why"]) == (px is None)
+    assert _same(learned, tuned(phases=learned.phases))
+
+
+def test_networks_whose_weights_depend_on_the_size_are_tuned_at_their_own(table: Table, tmp_path: Path) -> None:
+    file = _saved_vit(tmp_path / "vit.safetensors")
+    vit = networks.build(file)
+    task = Task(vit, Extractor(table, Store(tmp_path), TORCH), network_at=lambda px: networks.build(file, px=px))
+    situation = dataclasses.replace(survey.situation_of(task, np.zeros((1, 3)), np.array([0])), photo_px=32)
+    assert situation.enough_px == 96
+    assert survey.network_to_tune(task, situation) is vit
 
 
 def test_a_continued_run_repeats_its_plan(network: networks.Network, table: Table, tmp_path: Path) -> None:

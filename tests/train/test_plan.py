@@ -34,9 +34,9 @@ FLOWERS = Situation(
     norm="batch",
 )
 MANY = dataclasses.replace(FLOWERS, n_train=8_500, per_class=850, n_select=750)
-TOP = Cost("layer3", load_s=0.002, trunk_s=0.02, live_s=0.05, step_s=0.01, forward_s=0.004, row_bytes=400_000)
-HALF = Cost("layer2", load_s=0.002, trunk_s=0.02, live_s=0.03, step_s=0.05, forward_s=0.02, row_bytes=800_000, from_photos=1_000)
-ALL = Cost("input", load_s=0.002, trunk_s=0.002, live_s=0.0, step_s=0.15, forward_s=0.05, row_bytes=150_000, from_photos=5_000)
+TOP = Cost("layer3", px=224, load_s=0.002, trunk_s=0.02, live_s=0.05, step_s=0.01, forward_s=0.004, row_bytes=400_000)
+HALF = Cost("layer2", px=224, load_s=0.002, trunk_s=0.02, live_s=0.03, step_s=0.05, forward_s=0.02, row_bytes=800_000, from_photos=1_000)
+ALL = Cost("input", px=224, load_s=0.002, trunk_s=0.002, live_s=0.0, step_s=0.15, forward_s=0.05, row_bytes=150_000, from_photos=5_000)
 COSTS = [TOP, HALF, ALL]
 
 
@@ -90,6 +90,35 @@ def test_photos_of_unequal_classes_count_for_less() -> None:
     assert "equal size" not in " ".join(_plan(dataclasses.replace(uneven, evenness=0.7), minutes=600).why)  # still worth 5,000
     hopeless = dataclasses.replace(uneven, n_train=500, fewest=5, per_class=250, evenness=0.08)
     assert "tell no more than 40 of classes of equal size, too few" in against(hopeless)[0]
+
+
+@pytest.mark.parametrize(
+    ("photo_px", "input_px", "px"),
+    [
+        (32, 224, 96),
+        (64, 224, 160),
+        (28, 160, 96),
+        (8, 160, 96),
+        (80, 299, 224),
+        (70, 224, 224),
+        (32, 96, 96),
+        (240, 224, 224),
+        (0, 224, 224),
+    ],
+)
+def test_photos_much_smaller_than_the_input_need_a_smaller_one(photo_px: int, input_px: int, px: int) -> None:
+    assert dataclasses.replace(FLOWERS, photo_px=photo_px, input_px=input_px).enough_px == px
+
+
+def test_small_photos_are_tuned_at_a_smaller_size_and_the_plan_says_so() -> None:
+    small = dataclasses.replace(FLOWERS, photo_px=32)
+    costs = [dataclasses.replace(cost, px=96) for cost in COSTS]
+    found, as_published = _plan(small, costs), _plan(small)
+    assert (found.phases[0].px, as_published.phases[0].px) == (96, None)
+    assert found.why[-1] == "nine in ten photos have at most 32 px, so 96 px are enough to tune at, in place of 224"
+    assert "32 px" not in as_published.in_words()  # the network takes no other size, or the user asked for this one
+    more = 60 * (found.estimate_minutes - as_published.estimate_minutes)
+    assert more == pytest.approx(700 * (TOP.trunk_s + TOP.forward_s))  # the features of a head at that size
 
 
 @pytest.mark.parametrize(("counts", "evenness"), [((9, 9, 9), 1.0), ((25, 1, 1), 0.287), ((26, 0, 1), 0.144), ((27, 0, 0), 0.0)])

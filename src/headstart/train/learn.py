@@ -31,10 +31,10 @@ from headstart.train.average import ALPHAS, Scored, averaged, can_average, choos
 from headstart.train.classifier import Mirrored, linear
 from headstart.train.head import LinearHead, solve_linear
 from headstart.train.loop import Epoch
-from headstart.train.plan import Plan, against, in_favour, plan
+from headstart.train.plan import Cost, Plan, Situation, against, in_favour, plan
 from headstart.train.processes import Processes
 from headstart.train.task import Asked, Memory, Task
-from headstart.train.tune import Place, Tuned, find_places, resolved, run_phases
+from headstart.train.tune import Place, Tuned, find_places, resolved, run_phases, starts_anew
 
 __all__ = ["Asked", "Learned", "Memory", "Seen", "Task", "learn"]
 
@@ -102,7 +102,7 @@ def learn(task: Task) -> Learned:
     decided = _decide(task, probe, places)
     if not decided.phases:
         return dataclasses.replace(probe, tuning=_tuning(task, decided))
-    start = linear(_solve(task, features, task.fit))
+    alone = linear(_solve(task, features[task.fit], task.fit))
     started = time.monotonic()
     try:
         with _memory_told():
@@ -110,7 +110,7 @@ def learn(task: Task) -> Learned:
                 places = find_places(task, decided.phases, decided.recomputed)
             while True:
                 try:
-                    return _better(task, probe, start, centre, decided, places)
+                    return _better(task, probe, alone, centre, decided, places)
                 except StoreError as error:
                     if not given:
                         raise
@@ -159,7 +159,7 @@ def probe_features(task: Task) -> tuple[np.ndarray, np.ndarray]:
 def _solved(task: Task, features: np.ndarray) -> Learned:
     """The linear head, solved to its optimum over train and val; strength and calibration from out-of-fold answers."""
     fit = np.flatnonzero(task.splits != "test")
-    solved = _solve(task, features, fit)
+    solved = _solve(task, features[fit], fit)
     trunk, tail = cuts.split(task.network, HEAD)
     tail = tail.with_head(linear(solved))
     facts = {
@@ -175,9 +175,10 @@ def _solved(task: Task, features: np.ndarray) -> Learned:
 
 
 def _solve(task: Task, features: np.ndarray, photos: np.ndarray) -> LinearHead:
+    """A head on these photos' features, [n, d]."""
     labels, groups = task.table.labels[photos], task.table.groups[photos]
     weights = task.class_weights(photos)
-    return solve_linear(features[photos], labels, task.n_classes, groups=groups, class_weights=weights, seed=task.asked.seed)
+    return solve_linear(features, labels, task.n_classes, groups=groups, class_weights=weights, seed=task.asked.seed)
 
 
 def _decide(task: Task, probe: Learned, places: Sequence[Place]) -> Plan:
@@ -247,7 +248,7 @@ def _plan(task: Task, probe: Learned, places: Sequence[Place]) -> Plan:
             return Plan(verdict, why, survey.estimate(task, situation, places), phases)
         return plan(
             situation,
-            lambda: survey.measure_all(task.network, survey.sample_of(task, task.network)),
+            lambda: _costs(task, situation),
             budget_s=asked.budget_s,
             room_bytes=task.extract.store.room_bytes() - head_bytes,
             n_rows=len(set(task.table.sha256s)),
@@ -259,21 +260,32 @@ def _plan(task: Task, probe: Learned, places: Sequence[Place]) -> Plan:
         return Plan(verdict, why, None, phases) if phases else Plan("not tried", (*why, "timing a trial ran out of memory"))
 
 
-def _better(task: Task, probe: Learned, start: nn.Linear, centre: np.ndarray, decided: Plan, places: Sequence[Place]) -> Learned:
+def _costs(task: Task, situation: Situation) -> list[Cost]:
+    network = survey.network_to_tune(task, situation)
+    return survey.measure_all(network, survey.sample_of(task, network))
+
+
+def _better(task: Task, probe: Learned, alone: nn.Linear, centre: np.ndarray, decided: Plan, places: Sequence[Place]) -> Learned:
     """Run the plan's phases; keep the probe, the tuned network or an average of both, whichever val prefers.
 
     All of them are asked about centre views, [n, d] at the head: with two test views, too, where each would gain alike.
+
+    Args: alone: the probe, solved on training photos alone.
     """
     started = time.monotonic()
+    start = alone
+    if starts_anew(task, places[0]):
+        trunk = cuts.Trunk(places[0].network, HEAD)
+        start = linear(_solve(task, task.extract(trunk, photos=task.fit).rows[:], task.fit))
     tuned = run_phases(task, places, start)
     select, calibrate = task.halves
     tails: dict[float, Tail] = {1.0: tuned.tail}
     scored: list[Scored] = []
     is_tuned = task.asked.head.kind == "linear" or bool(task.asked.phases)  # else the dense head that was asked for, and that is that
     if len(select) and is_tuned:
-        tails |= _averages(task, tuned, start)
+        tails |= _averages(task, tuned, alone if tuned.behind.network is task.network else start)
         with torch.inference_mode():
-            of_probe = start(torch.from_numpy(centre[select].astype(np.float32))).numpy()
+            of_probe = alone(torch.from_numpy(centre[select].astype(np.float32))).numpy()
         labels = task.table.labels[select]
         scored = [score(0.0, of_probe, labels), *(score(a, tuned.behind.logits(tails[a], select), labels) for a in sorted(tails))]
     kept = choose(scored).alpha if scored else 1.0

@@ -4,6 +4,7 @@ The rule is written out in `against` and `plan`, and for people in docs/concepts
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,15 @@ DEPTHS = ((0.25, 0), (0.5, 1_000), (1.0, 5_000))
 
 # Best first: (epochs, stored views). A deeper cut must afford the last but one, the shallowest takes the last.
 LADDER = ((12, 4), (12, 2), (8, 2), (8, 1), (5, 1), (3, 1))
+
+# Photos much smaller than a network's input are tuned at a smaller one: so many times their side is enough, rounded up to what networks
+# divide by; of less than LEAST_PX the last maps would be a pixel or two. Where little is saved, the network's own size stays.
+# Source: docs/LOG.md (photos of 64 px are read best at 160 px, below and above worse, by mobilenetv2_100 and the embedded network;
+# CIFAR-10's of 32 px were tuned at 96 to 160); as Kolesnikov et al. (2020), "Big Transfer", arXiv:1912.11370, do for photos below 96 px.
+ENLARGED = 2.5
+LEAST_PX = 96
+STEP_PX = 32
+SMALLER = 0.75  # of the network's input, at most
 
 BATCH = 32
 RATE = {"batch": 1e-4, "layer": 5e-5}  # by the kind of the network's norms: transformers take less
@@ -49,9 +59,9 @@ class Situation:
     "right answers of the probe on photos it had not seen"
     n_answered: int
     photo_px: int
-    "shorter side of the median photo; 0 where nobody knows"
+    "shorter side that nine in ten training photos do not exceed; 0 where nobody knows"
     input_px: int
-    "side of the network's input"
+    "side of the network's input in this run"
     norm: str
     "kind of the network's norms: batch or layer"
 
@@ -65,12 +75,20 @@ class Situation:
         """How many training photos of equally many a class would tell as much: n labels tell n times the entropy of the classes' shares."""
         return round(self.evenness * self.n_train)
 
+    @property
+    def enough_px(self) -> int:
+        """Side of the input at which these photos are tuned, where the network takes any."""
+        px = max(LEAST_PX, STEP_PX * math.ceil(ENLARGED * self.photo_px / STEP_PX))
+        return px if self.photo_px > 0 and px <= SMALLER * self.input_px else self.input_px
+
 
 @dataclass(frozen=True)
 class Cost:
     """What training behind one cut costs, measured on real photos. Seconds are per photo."""
 
     cut: str
+    px: int
+    "side of the input it was measured at"
     load_s: float
     "reading a photo"
     trunk_s: float
@@ -133,7 +151,7 @@ class Plan:
 def plan(
     situation: Situation, measured: Callable[[], Sequence[Cost]], *, budget_s: float, room_bytes: int, n_rows: int, always: bool = False
 ) -> Plan:
-    """Decide whether to fine-tune, and how: LP-FT, the head that is there already, then the top stages at a low rate.
+    """Decide whether to fine-tune, and how: LP-FT, the solved head, then the top stages at a low rate.
 
     Fine-tuning is unlikely to pay for the reasons in `against`; then it is not tried. Else, of the cuts that the photos are worth
     (DEPTHS), the deepest is taken whose five epochs are expected to fit the budget, and for it the best of LADDER that fits.
@@ -143,7 +161,8 @@ def plan(
     Source: Kumar et al. (2022), "Fine-tuning can distort pretrained features and underperform out-of-distribution", arXiv:2202.10054.
 
     Args:
-        measured: the costs of the cuts that may be tried, the one nearest to the head first; asked only where it matters.
+        measured: the costs of the cuts that may be tried, the one nearest to the head first, at the size that is to be trained at
+            (`enough_px`, where the network takes it); asked only where it matters.
         room_bytes: what the store can take.
         n_rows: rows of the centre view in the store; augmented views are of training photos alone.
         always: go on where it is unlikely to pay, as long as val photos can judge it.
@@ -162,9 +181,20 @@ def plan(
         refused = f"the shortest trial is expected to take {_duration(cheapest_s)}, the budget is {_duration(budget_s)}"
         return Plan(verdict if doubts else "not tried", (*why, refused), cheapest_s / 60)
     cost, epochs, views, seconds = fitting
+    is_smaller = cost.px != situation.input_px
     phase = Phase(
-        cut=cost.cut, epochs=epochs, rate=RATE[situation.norm], rate_decay=RATE_DECAY, batch_size=BATCH, views=views, patience=PATIENCE
+        cut=cost.cut,
+        px=cost.px if is_smaller else None,
+        epochs=epochs,
+        rate=RATE[situation.norm],
+        rate_decay=RATE_DECAY,
+        batch_size=BATCH,
+        views=views,
+        patience=PATIENCE,
     )
+    if is_smaller:
+        small = f"nine in ten photos have at most {situation.photo_px} px"
+        why = (*why, f"{small}, so {cost.px} px are enough to tune at, in place of {situation.input_px}")
     if any(situation.worth < each.from_photos <= situation.n_train for each in costs):
         why = (*why, f"{_worth(situation)}, so no more of the network is trained than with so many")
     return Plan(verdict, why, seconds / 60, (phase,))
@@ -178,7 +208,8 @@ def _options(situation: Situation, costs: Sequence[Cost], room_bytes: int, n_row
         for epochs, views in LADDER if cost is costs[0] else LADDER[:-1]:
             if views == 1 or (cost.cut != cuts.INPUT and _n_stored(situation, views, n_rows) * cost.row_bytes <= room_bytes):
                 fits = n_rows * cost.row_bytes <= room_bytes
-                yield cost, epochs, views, seconds_of(cost, situation, epochs, views, n_rows=n_rows, stored=fits)
+                seconds = start_s(cost, situation) + seconds_of(cost, situation, epochs, views, n_rows=n_rows, stored=fits)
+                yield cost, epochs, views, seconds
 
 
 def seconds_of(cost: Cost, situation: Situation, epochs: int, views: int, *, n_rows: int, stored: bool) -> float:
@@ -187,6 +218,11 @@ def seconds_of(cost: Cost, situation: Situation, epochs: int, views: int, *, n_r
     if stored and cost.cut != cuts.INPUT:
         first, again = _n_stored(situation, views, n_rows) * cost.trunk_s, 0.0
     return first + epochs * (situation.n_train * (again + cost.step_s) + situation.n_select * (again + cost.forward_s))
+
+
+def start_s(cost: Cost, situation: Situation) -> float:
+    """What the features take that the first phase's head is solved on, where the network's input is of another size than the probe's."""
+    return 0.0 if cost.px == situation.input_px else situation.n_train * (cost.trunk_s + cost.forward_s)
 
 
 def _n_stored(situation: Situation, views: int, n_rows: int) -> int:
@@ -217,12 +253,9 @@ def against(situation: Situation) -> tuple[str, ...]:
 def in_favour(situation: Situation) -> tuple[str, ...]:
     """What speaks for a trial."""
     one = situation
-    found = [
-        f"the head alone gets {_accuracy(one)}, and {one.n_train} training photos of {one.n_classes} classes are enough to change more"
-    ]
-    if 0 < one.photo_px < 0.6 * one.input_px:
-        found.append(f"the photos ({one.photo_px} px) are much smaller than what the network was trained on ({one.input_px} px)")
-    return tuple(found)
+    return (
+        f"the head alone gets {_accuracy(one)}, and {one.n_train} training photos of {one.n_classes} classes are enough to change more",
+    )
 
 
 def _worth(one: Situation) -> str:

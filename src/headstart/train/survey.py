@@ -14,9 +14,10 @@ from headstart.backbone.graph import is_norm
 from headstart.backbone.networks import Network
 from headstart.data import pixels
 from headstart.data.reading import read_unchanged
+from headstart.errors import ConfigError
 from headstart.train import optim
 from headstart.train.parts import LEAST_ROWS, in_parts
-from headstart.train.plan import BATCH, DEPTHS, Cost, Situation, seconds_of
+from headstart.train.plan import BATCH, DEPTHS, Cost, Situation, seconds_of, start_s
 from headstart.train.task import Task
 from headstart.train.tune import Place
 
@@ -49,7 +50,7 @@ def situation_of(task: Task, logits: np.ndarray, photos: np.ndarray) -> Situatio
     Args: logits [n, k]: what the probe said of `photos`, not having seen them.
     """
     counts = np.bincount(task.table.labels[task.fit], minlength=task.n_classes)
-    sides = [min(photo.width, photo.height) for photo in task.table.photos]
+    sides = [min(task.table.photos[i].width, task.table.photos[i].height) for i in task.fit]
     return Situation(
         n_train=len(task.fit),
         n_select=len(task.halves[0]),
@@ -59,7 +60,7 @@ def situation_of(task: Task, logits: np.ndarray, photos: np.ndarray) -> Situatio
         evenness=_evenness(counts),
         n_right=int((logits.argmax(1) == task.table.labels[photos]).sum()),
         n_answered=len(photos),
-        photo_px=int(np.median(sides)),
+        photo_px=int(np.quantile(sides, 0.9, method="higher")) if sides else 0,
         input_px=task.network.preprocessing.input_px,
         norm=_norm_of(task.network),
     )
@@ -69,6 +70,22 @@ def _evenness(counts: np.ndarray) -> float:
     """Entropy of the classes' shares over that of equal ones, 0 to 1; `counts`: photos of each class, int [k]."""
     shares = counts[counts > 0] / max(1, counts.sum())
     return float(-(shares * np.log(shares)).sum() / np.log(len(counts))) if len(counts) > 1 else 0.0
+
+
+def network_to_tune(task: Task, situation: Situation) -> Network:
+    """The network at the size that the photos are tuned at; at the run's, where that was asked for or weights depend on the size."""
+    px, network = situation.enough_px, task.network
+    if px == network.preprocessing.input_px or task.asked.px is not None or task.network_at is None:
+        return network
+    try:
+        smaller = task.network_at(px)
+    except ConfigError:  # a size it does not take
+        return network
+    return smaller if _shapes(smaller) == _shapes(network) else network
+
+
+def _shapes(network: Network) -> list[torch.Size]:
+    return [tensor.shape for tensor in network.module.state_dict().values()]
 
 
 def candidates(network: Network) -> dict[str, int]:
@@ -113,7 +130,8 @@ def measure(network: Network, cut: str, sample: Sample, batch_size: int = BATCH)
     forward = in_parts(tail.train())
     step_s = _timed(learn, place) / len(x) + _timed(optimiser.step, place) / batch_size
     trunk_s = sample.load_s + live_s if sample.trunk_s is None else sample.trunk_s
-    return Cost(trunk.cut, sample.load_s, trunk_s, live_s, step_s, forward_s, rows[0].numel() * (1 if is_pixels else 2))
+    px = network.preprocessing.input_px
+    return Cost(trunk.cut, px, sample.load_s, trunk_s, live_s, step_s, forward_s, rows[0].numel() * (1 if is_pixels else 2))
 
 
 def measure_all(network: Network, sample: Sample) -> list[Cost]:
@@ -147,13 +165,16 @@ def _timed(work: Callable[[], None], place: torch.device) -> float:
 
 
 def sample_of(task: Task, network: Network) -> Sample:
-    """A few training photos, read the way a run reads them."""
+    """A few training photos, read the way a run reads them for this network, the task's at any size."""
     some = task.fit[:: max(1, len(task.fit) // MEASURE_PHOTOS)][:MEASURE_PHOTOS]
     started = time.monotonic()
     images = [pixels.load(read_unchanged(task.table.file(i), task.table.photos[i].sha256), network.preprocessing) for i in some]
     load_s = (time.monotonic() - started) / len(images)
     ran = [one for one in task.extract.passes if one.n_computed >= TRUNK_PHOTOS]
     trunk_s = ran[0].seconds / ran[0].n_computed if ran else None
+    if trunk_s is not None:  # what is computed goes with the pixels; reading does not
+        pixels_share = (network.preprocessing.input_px / task.network.preprocessing.input_px) ** 2
+        trunk_s = max(min(trunk_s, load_s), pixels_share * trunk_s)
     return Sample(np.stack(images), load_s, trunk_s, task.n_classes, task.asked.device, task.asked.precision)
 
 
@@ -166,5 +187,7 @@ def estimate(task: Task, situation: Situation, places: Sequence[Place]) -> float
         phase = place.phase
         cost = measure(place.network, place.cut, sample_of(task, place.network), phase.batch_size * phase.accumulate)
         n_rows, stored = len(set(task.table.sha256s)), not place.recomputed
+        if place is places[0] and phase.hidden is None:
+            seconds += start_s(cost, situation)
         seconds += seconds_of(cost, situation, phase.epochs, phase.views, n_rows=n_rows, stored=stored)
     return seconds / 60

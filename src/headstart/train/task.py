@@ -25,6 +25,7 @@ HALF_AT_LEAST = 0.25  # of the val photos; groups that can only be dealt less ev
 class Asked:
     """What was asked for; `config.Config` and docs/reference/config.md tell of each."""
 
+    px: int | None = None
     head: Head = field(default_factory=Head)
     phases: tuple[Phase, ...] = ()
     tune: str = "never"

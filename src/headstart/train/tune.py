@@ -176,13 +176,15 @@ def find_places(task: Task, phases: Sequence[Phase], decided: Sequence[str | Non
     names = check_cuts(task.network, phases)
     room = task.extract.store.room_bytes()
     head_bytes = task.extract.bytes_of(cuts.Trunk(task.network, HEAD), task.asked.test_views)
-    places = []
+    places = list[Place]()
     for phase, name in zip(phases, names, strict=True):
         network = network_for(task, phase)
         trunk, more = cuts.Trunk(network, name), 0 if name == INPUT else phase.views - 1
         n_bytes = task.extract.bytes_of(trunk) + (task.extract.bytes_of(trunk, more, photos=task.fit) if more else 0)
         places.append(Place(phase, network, name, n_bytes))
     _check_sizes(places)
+    if places and starts_anew(task, places[0]):
+        head_bytes += task.extract.bytes_of(cuts.Trunk(places[0].network, HEAD), photos=task.fit)
     if decided is not None:
         return [place if why is None else _recomputed(task, place, why) for place, why in zip(places, decided, strict=True)]
     while (total := sum((wanted := _wanted(places, head_bytes)).values())) > room:
@@ -197,6 +199,11 @@ def find_places(task: Task, phases: Sequence[Phase], decided: Sequence[str | Non
         )
         places[most] = _recomputed(task, places[most], why)
     return places
+
+
+def starts_anew(task: Task, first: Place) -> bool:
+    """Whether the first phase needs a head of its own to start with: the probe's fits features at the run's size."""
+    return first.network is not task.network and first.phase.hidden is None
 
 
 def _check_sizes(places: Sequence[Place]) -> None:
