@@ -357,33 +357,33 @@ def test_too_few_photos_are_not_tuned_and_the_record_says_why(run: Run) -> None:
     assert learned.history == ()
 
 
-@pytest.mark.parametrize("px", [None, 128])
+@pytest.mark.parametrize("px", [None, 192])
 def test_small_photos_are_tuned_at_a_smaller_size_unless_one_was_asked_for(
     px: int | None, tiny_weights: Path, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Photos of 40 px, in a network for 128 px; the phases that the record names give the same once more."""
+    """Photos of 40 px, in a network for 192 px; the phases that the record names give the same once more."""
     _keep(monkeypatch, 1.0)
     small = table.with_photos([dataclasses.replace(photo, width=min(photo.width, 38)) for photo in table.photos])
     file = weights.locate(None, tiny_weights)
 
     def tuned(**asked: object) -> Learned:
-        extract, published = Extractor(small, Store(tmp_path), TORCH), networks.build(file, px=128)
+        extract, published = Extractor(small, Store(tmp_path), TORCH), networks.build(file, px=192)
         return learn(Task(published, extract, Asked(px=px, **asked), network_at=lambda px: networks.build(file, px=px)))
 
     learned = tuned(tune="always")
-    size = 96 if px is None else 128
+    size = 128 if px is None else 192
     assert [(phase["px"], phase["recomputed"]) for phase in learned.tuning["phases"]] == [(size, False)]
     assert learned.network.preprocessing.input_px == size
-    assert any("so 96 px are enough to tune at, in place of 128" in why for why in learned.tuning["why"]) == (px is None)
+    assert any("so 128 px are enough to tune at, in place of 192" in why for why in learned.tuning["why"]) == (px is None)
     assert _same(learned, tuned(phases=learned.phases))
 
 
 def test_networks_whose_weights_depend_on_the_size_are_tuned_at_their_own(table: Table, tmp_path: Path) -> None:
     file = _saved_vit(tmp_path / "vit.safetensors")
-    vit = networks.build(file)
+    vit = networks.build(file, px=192)
     task = Task(vit, Extractor(table, Store(tmp_path), TORCH), network_at=lambda px: networks.build(file, px=px))
     situation = dataclasses.replace(survey.situation_of(task, np.zeros((1, 3)), np.array([0])), photo_px=32)
-    assert situation.enough_px == 96
+    assert situation.enough_px == 128
     assert survey.network_to_tune(task, situation) is vit
 
 

@@ -94,17 +94,7 @@ def test_photos_of_unequal_classes_count_for_less() -> None:
 
 @pytest.mark.parametrize(
     ("photo_px", "input_px", "px"),
-    [
-        (32, 224, 96),
-        (64, 224, 160),
-        (28, 160, 96),
-        (8, 160, 96),
-        (80, 299, 224),
-        (70, 224, 224),
-        (32, 96, 96),
-        (240, 224, 224),
-        (0, 224, 224),
-    ],
+    [(32, 224, 128), (64, 224, 160), (8, 224, 128), (80, 299, 224), (70, 224, 224), (32, 160, 160), (240, 224, 224), (0, 224, 224)],
 )
 def test_photos_much_smaller_than_the_input_need_a_smaller_one(photo_px: int, input_px: int, px: int) -> None:
     assert dataclasses.replace(FLOWERS, photo_px=photo_px, input_px=input_px).enough_px == px
@@ -112,10 +102,10 @@ def test_photos_much_smaller_than_the_input_need_a_smaller_one(photo_px: int, in
 
 def test_small_photos_are_tuned_at_a_smaller_size_and_the_plan_says_so() -> None:
     small = dataclasses.replace(FLOWERS, photo_px=32)
-    costs = [dataclasses.replace(cost, px=96) for cost in COSTS]
+    costs = [dataclasses.replace(cost, px=128) for cost in COSTS]
     found, as_published = _plan(small, costs), _plan(small)
-    assert (found.phases[0].px, as_published.phases[0].px) == (96, None)
-    assert found.why[-1] == "nine in ten photos have at most 32 px, so 96 px are enough to tune at, in place of 224"
+    assert (found.phases[0].px, as_published.phases[0].px) == (128, None)
+    assert found.why[-1] == "nine in ten photos have at most 32 px, so 128 px are enough to tune at, in place of 224"
     assert "32 px" not in as_published.in_words()  # the network takes no other size, or the user asked for this one
     more = 60 * (found.estimate_minutes - as_published.estimate_minutes)
     assert more == pytest.approx(700 * (TOP.trunk_s + TOP.forward_s))  # the features of a head at that size
