@@ -28,8 +28,7 @@ from headstart.errors import ConfigError, HeadstartError, StoreError
 from headstart.features import engine
 from headstart.features.extract import Extractor
 from headstart.features.store import Store
-from headstart.train import checkpoint
-from headstart.train import survey
+from headstart.train import checkpoint, survey
 from headstart.train import task as tasks
 from headstart.train.classifier import linear
 from headstart.train.head import solve_linear

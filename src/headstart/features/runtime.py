@@ -186,6 +186,8 @@ class OpenVinoSession:
         self._rows = _rows_a_request(self.input_shape[0])
         model.reshape([self._rows, *self.input_shape])
         hints = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision], "PERFORMANCE_HINT": "THROUGHPUT"}
+        if path.suffix == ".onnx" and any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops()):
+            hints["NUM_STREAMS"] = "1"  # several streams' compilers spoil one another's int8 weights: docs/LOG.md, "Exports"
         compiled = core.compile_model(model, "CPU", {**hints, "INFERENCE_NUM_THREADS": threads})
         self.output_shape = tuple(compiled.output(0).shape)[1:]
         self.precision = precision
