@@ -563,6 +563,34 @@ def test_activations_that_overflow_float16_and_do_not_fit_as_float32_are_compute
     assert [plan.recomputed is not None and [why is None for why in plan.recomputed] for plan in kept] == [[True, True], [True, False]]
 
 
+@pytest.mark.parametrize(("views", "bytes_a_photo"), [(3, 50_000), (2, 37_000)])
+def test_epochs_done_after_an_overflow_are_kept(
+    views: int, bytes_a_photo: int, tiny_weights: Path, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """float16 activations would fit the store, float32 ones do not; what was tried first takes no room and disowns no epochs."""
+    monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
+    tensors = load_file(tiny_weights)
+    tensors |= {name: torch.full_like(tensors[name], 1e3) for name in tensors if re.fullmatch(r"layer1\..*bn\d\.weight", name)}
+    with safe_open(tiny_weights, "pt") as whole:
+        save_file(tensors, tmp_path / "big.safetensors", metadata=whole.metadata())
+    file = weights.locate(None, tmp_path / "big.safetensors")
+    asked = Asked(phases=(Phase(cut="layer1", px=64, epochs=4, views=views, rate=1e-9),))
+    kept, told = list[Plan](), list[int]()
+    memory = Memory(tmp_path, lambda: kept[-1] if kept else None, kept.append)
+
+    def go_on(on_epoch: Callable[[Epoch], None]) -> None:
+        extract = Extractor(table, Store(tmp_path / "store", budget_bytes=len(table) * bytes_a_photo), TORCH)
+        networks_at = {"network_at": lambda px: networks.build(file, px=px), "memory": memory, "on_epoch": on_epoch}
+        learn(Task(networks.build(file), extract, asked, **networks_at))
+
+    with pytest.raises(StoppedError):
+        go_on(lambda done: _stop_in(3, done))
+    go_on(lambda done: told.append(done.epoch))
+    assert told == [4]
+    assert kept[-1].recomputed is not None
+    assert kept[-1].recomputed[0] is not None
+
+
 @pytest.mark.parametrize("planned", [False, True])
 @pytest.mark.parametrize("first", ["small", "large"])
 def test_a_continued_run_computes_again_what_it_did_before_whatever_room_there_is_now(

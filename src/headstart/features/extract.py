@@ -31,11 +31,10 @@ Pixels = np.ndarray  # uint8 [h, w, 3]
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class Features:
-    """Stored rows of a table's photos at one cut. `rows[i]` belongs to photo i of the table."""
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """What one trunk pass was."""
 
-    rows: Rows
     n_computed: int
     n_reused: int
     seconds: float
@@ -43,6 +42,17 @@ class Features:
     precision: str
     notice: str | None = None
     """a sentence for the run's record where the engine that was chosen could not do the work"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features(Pass):
+    """Stored rows of a table's photos at one cut. `rows[i]` belongs to photo i of the table."""
+
+    rows: Rows
+
+    def facts(self) -> Pass:
+        """Without the rows, which keep their room in the store for as long as somebody holds them."""
+        return Pass(**{name.name: getattr(self, name.name) for name in dataclasses.fields(Pass)})
 
 
 @dataclass
@@ -55,15 +65,16 @@ class Extractor:
     table: Table
     store: Store
     choice: engine.Choice
-    passes: list[Features] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
     in_turn: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __call__(self, trunk: Trunk, view: int = 0, policy: str = "none", *, photos: np.ndarray | None = None) -> Features:
         """Rows of all photos of the table, or of those at the indices `photos`, in that order; see `extract`."""
         table = self.table if photos is None else self.table.subset(photos)
         with self.in_turn():
-            self.passes.append(extract(trunk, table, self.store, view=view, policy=policy, choice=self.choice))
-        return self.passes[-1]
+            features = extract(trunk, table, self.store, view=view, policy=policy, choice=self.choice)
+        self.passes.append(features.facts())
+        return features
 
     def bytes_of(self, trunk: Trunk, views: int = 1, *, photos: np.ndarray | None = None) -> int:
         """What these rows take in the store; see `bytes_of`."""
@@ -118,7 +129,14 @@ def _extract(trunk: Trunk, table: Table, store: Store, view: int, policy: str, c
     space, n_computed = filled
     n_distinct = len(set(keys))
     seconds = time.monotonic() - started
-    return Features(space.rows(keys), n_computed, n_distinct - n_computed, seconds, choice.name, choice.precision)
+    return Features(
+        rows=space.rows(keys),
+        n_computed=n_computed,
+        n_reused=n_distinct - n_computed,
+        seconds=seconds,
+        engine=choice.name,
+        precision=choice.precision,
+    )
 
 
 def spec_of(trunk: Trunk, choice: engine.Choice, policy: str) -> Spec:

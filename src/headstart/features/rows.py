@@ -49,11 +49,6 @@ class Rows:
         return (len(self), *self._spec.row_shape)
 
     @property
-    def space(self) -> str:
-        """Names everything but the photos that decides these rows' values (`Spec.digest`)."""
-        return self._spec.digest()
-
-    @property
     def nbytes(self) -> int:
         """Bytes of all rows together."""
         return int(self._found.n_bytes.sum())

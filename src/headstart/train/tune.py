@@ -16,6 +16,7 @@ from headstart.backbone.networks import Network
 from headstart.config import Head, Phase
 from headstart.data.pixels import Preprocessing
 from headstart.errors import ConfigError
+from headstart.features.extract import spec_of
 from headstart.features.store import Rows
 from headstart.files import human_bytes
 from headstart.train.classifier import dense
@@ -279,12 +280,14 @@ def run_phases(task: Task, places: Sequence[Place], classifier: nn.Module) -> Tu
 def _made_by(task: Task, places: Sequence[Place]) -> str:
     """What made the tail that the last of these phases starts from, and its rows; photos, labels and seed are known to `train`.
 
-    The rows of all cuts so far name the network, its weights and how it was run.
+    The rows that a head and these phases see name the network, its weights and how it was run.
     """
+    seen = [(cuts.Trunk(place.network, cut), place.phase.augment) for place in places for cut in (HEAD, place.cut)]
     made = {
         "head": dataclasses.asdict(task.asked.head),
         "groups": task.table.groups[task.fit].tolist(),
-        "rows": sorted({one.rows.space for one in task.extract.passes}),
+        "rows": [spec_of(trunk, task.extract.choice, policy).digest() for trunk, policy in seen],
+        "test_views": task.asked.test_views,
         "phases": [[dataclasses.asdict(place.phase), place.cut, place.recomputed] for place in places],
     }
     return json.dumps(made, sort_keys=True)
@@ -302,8 +305,10 @@ def rows_behind(task: Task, place: Place) -> Behind:
             phase = dataclasses.replace(phase, augment="none")
         return Behind(task, phase, network, trunk, pixels, preprocessing=network.preprocessing, front=trunk)
     rows, views = task.extract(trunk).rows, tuple[Rows, ...]()
-    if phase.views > 1:
+    for _ in range(2 if phase.views > 1 else 0):
         views = tuple(task.extract(trunk, view, phase.augment, photos=task.fit).rows for view in range(phase.views))
+        if len({one.dtype for one in views[1:]}) < 2:
+            break  # else a later view overflowed float16, and whoever goes on with this run finds all of them as float32
     return Behind(task, phase, network, trunk, rows, views)
 
 
