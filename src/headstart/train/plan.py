@@ -172,7 +172,7 @@ def plan(
     if (doubts and not always) or situation.n_select == 0:
         return Plan(verdict, why)
     costs = measured()
-    options = list(_options(situation, costs, room_bytes, n_rows))
+    options = list(_options(costs, situation, situation.worth, room_bytes, n_rows))
     if not options:
         return Plan(verdict if doubts else "not tried", (*why, "this network has no stage that could be trained"))
     fitting = next(((cost, epochs, views, seconds) for cost, epochs, views, seconds in options if seconds <= budget_s), None)
@@ -195,15 +195,18 @@ def plan(
     if is_smaller:
         small = f"nine in ten photos have at most {situation.photo_px} px"
         why = (*why, f"{small}, so {cost.px} px are enough to tune at, in place of {situation.input_px}")
-    if any(situation.worth < each.from_photos <= situation.n_train for each in costs):
+    of_equal_classes = _options(costs, situation, situation.n_train, room_bytes, n_rows)
+    if next(option for option in of_equal_classes if option[-1] <= budget_s)[0] is not cost:
         why = (*why, f"{_worth(situation)}, so no more of the network is trained than with so many")
     return Plan(verdict, why, seconds / 60, (phase,))
 
 
-def _options(situation: Situation, costs: Sequence[Cost], room_bytes: int, n_rows: int) -> Iterator[tuple[Cost, int, int, float]]:
-    """Trials that the photos allow, the best first: (cost, epochs, views, seconds)."""
+def _options(
+    costs: Sequence[Cost], situation: Situation, worth: int, room_bytes: int, n_rows: int
+) -> Iterator[tuple[Cost, int, int, float]]:
+    """Trials that photos worth so many allow, the best first: (cost, epochs, views, seconds)."""
     for cost in reversed(costs):
-        if situation.worth < cost.from_photos:
+        if worth < cost.from_photos:
             continue
         for epochs, views in LADDER if cost is costs[0] else LADDER[:-1]:
             if views == 1 or (cost.cut != cuts.INPUT and _n_stored(situation, views, n_rows) * cost.row_bytes <= room_bytes):
