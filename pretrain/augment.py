@@ -5,7 +5,7 @@ import torch
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-COARSE = 0.3
+COARSE = 0.15
 """Share of the views that lose their detail: the teacher saw it, so the student learns to do without."""
 COARSE_SIDES = (0.2, 0.6)
 """To which part of their side these are scaled down before they are enlarged again."""
