@@ -207,7 +207,8 @@ def test_top_stages_are_the_last_ones_before_the_head(text: str, name: str) -> N
     [
         ("resnet50", 32, "top 20 layers", "layer3", "body.layer4.0."),  # two blocks of ten layers
         ("resnet50", 32, "top 32 layers", "layer3", ""),
-        ("resnet50", 32, "top 33 layers", "layer2", "body.layer3."),  # one activation more: nothing more trains
+        ("resnet50", 32, "top 34 layers", "layer3", ""),  # an activation and an addition more: nothing more trains
+        ("resnet50", 32, "top 82 layers", "layer2", "body.layer3.0."),  # all of layer4, and five of the six blocks of layer3
         ("resnet50", 32, "top 172 layers", "input", ""),
         ("inception_v3", 80, "top 62 layers", "Mixed_7a", ""),  # layers[249:], the top two blocks of many tutorials
         ("inception_v3", 80, "top 310 layers", "input", ""),

@@ -258,6 +258,12 @@ def test_rates_of_stages_that_do_not_train_are_refused(run: Run, stage_rates: di
         run(Phase(cut="top 2", stage_rates=stage_rates))
 
 
+def test_a_rate_for_a_stage_of_which_top_layers_only_asks_an_activation_is_refused(run: Run) -> None:
+    phase = Phase(cut="top 11 layers", stage_rates={"layer3": 0.3})  # layer4 has 10
+    with pytest.raises(ConfigError, match=r"stage_rates names layer3, before cut = top 11 layers, where nothing trains"):
+        run(phase)
+
+
 def test_a_stage_at_a_rate_of_0_stays_as_published(run: Run, network: networks.Network, monkeypatch: pytest.MonkeyPatch) -> None:
     _keep(monkeypatch, 1.0)
     state = run(Phase(cut="layer2", epochs=1, rate=0.01, stage_rates={"layer3": 0.0})).tail_state

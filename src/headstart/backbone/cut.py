@@ -52,8 +52,8 @@ def cut_names(network: Network) -> list[str]:
 def resolve(network: Network, text: str) -> Cut:
     """The cut that `text` means: a cut's name, `top 2` (the last two stages are the tail) or `top 20 layers`.
 
-    Layers are those of `headstart.backbone.layers`. The cut lies as late as it can with all of them in the tail; what else is in
-    the tail is frozen. The classifier counts for none and always trains.
+    Layers are those of `headstart.backbone.layers`. The cut lies as late as it can with all of them that have weights in the tail;
+    what else is in the tail is frozen. The classifier counts for none and always trains.
 
     Raises: ConfigError: no such cut, more stages or layers than there are, or none with weights; the hint says what is possible.
     """
@@ -225,7 +225,7 @@ def _top_layers(network: Network, number: int) -> Cut:
             hint=f"`top {least} layers` is the least that trains; `head` trains the classifier alone",
         )
     order = {node: position for position, node in enumerate(layout.traced.data())}
-    first = min(layer.position for layer in top)
+    first = min(layer.position for layer in top if layer.parameters)  # a stage that only an activation is asked of has nothing to train
     before = [stage.name for stage in layout.stages if order[stage.end] < first]
     name = before[-1] if before else INPUT
     start = order[layout.end(name)] if before else -1
