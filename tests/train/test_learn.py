@@ -127,6 +127,19 @@ def test_a_dense_head_is_calibrated_on_val_alone(run: Run, table: Table) -> None
     assert learned.phases[0].hidden == (8,)
 
 
+def test_a_dense_head_stays_and_the_record_says_how_the_solved_one_did(run: Run) -> None:
+    dense = Head(kind="dense", hidden=(8,))
+    given = run(Phase(cut="head", epochs=1, rate=1e-9), head=dense)  # where phases are given, val decides
+    assert given.tuning["kept"] == "probe"
+    assert given.tuning["dense"] is None
+    tuning = run(head=dense).tuning
+    assert tuning["kept"] == "dense"
+    assert tuning["probe"] == given.tuning["probe"]
+    assert set(tuning["dense"]) == {"val_accuracy", "val_loss"}
+    assert tuning["tuned"] is tuning["averaged"] is None
+    assert tuning["hindsight"] in ("paid", "did not pay")
+
+
 def test_from_400_val_photos_on_one_half_selects_and_the_other_calibrates(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "HALVE_VAL_FROM", 4)
     learned = run(head=Head(kind="dense", hidden=(8,)))

@@ -117,6 +117,9 @@ def _kept(record: dict[str, Any]) -> str:
     if record.get("kept") == "average":
         mix = "" if alpha is None else f", {words.percent(alpha)}\u00a0% of it fine-tuned"
         return f"An average of the weights before and after fine-tuning was kept{mix}."
+    if record.get("kept") == "dense":
+        better = " The solved head does no worse on validation photos." if record.get("hindsight") == "did not pay" else ""
+        return f"The classifier is the dense head that was asked for, on frozen features.{better}"
     if section(record, "tuned"):
         return "The head alone was kept: fine-tuning did no better on validation photos."
     untried = "So it was not tried: the" if record["verdict"] == "does not pay" else "The"
@@ -142,7 +145,10 @@ def _time(record: dict[str, Any]) -> str:
 
 def _scores(record: dict[str, Any]) -> list[Score]:
     kept, n, found = record.get("kept"), number(record.get("n_val")), []
-    for key, name in (("probe", "head alone"), ("tuned", "fine-tuned"), ("averaged", "average of both")):
+    names = {"probe": "head alone", "tuned": "fine-tuned", "averaged": "average of both"}
+    if kept == "dense":
+        names = {"probe": "solved head", "dense": "dense head"}
+    for key, name in names.items():
         accuracy, loss = (number(section(record, key).get(f"val_{what}")) for what in ("accuracy", "loss"))
         if accuracy is not None or loss is not None:
             is_kept = kept == ("average" if key == "averaged" else key)

@@ -281,16 +281,18 @@ def _better(task: Task, probe: Learned, alone: nn.Linear, centre: np.ndarray, de
     select, calibrate = task.halves
     tails: dict[float, Tail] = {1.0: tuned.tail}
     scored: list[Scored] = []
-    is_tuned = task.asked.head.kind == "linear" or bool(task.asked.phases)  # else the dense head that was asked for, and that is that
-    if len(select) and is_tuned:
+    is_tuned = task.asked.head.kind == "linear" or bool(task.asked.phases)  # else the dense head that was asked for, which stays
+    if is_tuned:
         tails |= _averages(task, tuned, alone if tuned.behind.network is task.network else start)
+    if len(select):
         with torch.inference_mode():
             of_probe = alone(torch.from_numpy(centre[select].astype(np.float32))).numpy()
         labels = task.table.labels[select]
         scored = [score(0.0, of_probe, labels), *(score(a, tuned.behind.logits(tails[a], select), labels) for a in sorted(tails))]
-    kept = choose(scored).alpha if scored else 1.0
+    preferred = choose(scored).alpha if scored else 1.0
+    kept = preferred if is_tuned else 1.0
     minutes = (time.monotonic() - started) / 60
-    tuning = _tuning(task, decided, minutes=minutes, scored=scored, kept=kept if is_tuned else 0.0, places=places)
+    tuning = _tuning(task, decided, minutes=minutes, scored=scored, preferred=preferred, is_dense=not is_tuned, places=places)
     notices = tuple(dict.fromkeys(place.notice for place in places if place.notice is not None))
     common: dict[str, Any] = {"history": tuned.history, "phases": decided.phases, "tuning": tuning}
     if kept == 0.0:
@@ -326,14 +328,18 @@ def _tuning(
     *,
     minutes: float = 0.0,
     scored: Sequence[Scored] = (),
-    kept: float = 0.0,
+    preferred: float = 0.0,
+    is_dense: bool = False,
     places: Sequence[Place] = (),
     given_up: str | None = None,
 ) -> dict[str, Any]:
-    """What run.json tells of fine-tuning (docs/formats.md)."""
+    """What run.json tells of fine-tuning (docs/formats.md).
+
+    Args: preferred: alpha of what val prefers. is_dense: whether all that was trained is a dense head on frozen features.
+    """
     by_alpha = {one.alpha: one.to_json() for one in scored}
     between = {alpha: one for alpha, one in by_alpha.items() if 0 < alpha < 1}
-    shown = kept if kept in between else min(between, key=lambda alpha: between[alpha]["val_loss"], default=None)
+    shown = preferred if preferred in between else min(between, key=lambda alpha: between[alpha]["val_loss"], default=None)
     return {
         "verdict": plan.verdict,
         "why": list(plan.why),
@@ -341,12 +347,13 @@ def _tuning(
         "minutes": round(minutes, 3),
         "n_val": len(task.halves[0]),
         "probe": by_alpha.get(0.0),
-        "tuned": by_alpha.get(1.0),
+        "tuned": None if is_dense else by_alpha.get(1.0),
+        "dense": by_alpha.get(1.0) if is_dense else None,
         "averaged": None if shown is None else between[shown],
-        "average": kept if kept in between else None,
-        "kept": {0.0: "probe", 1.0: "tuned"}.get(kept, "average"),
+        "average": preferred if preferred in between else None,
+        "kept": "dense" if is_dense else {0.0: "probe", 1.0: "tuned"}.get(preferred, "average"),
         "given_up": given_up,
-        "hindsight": None if not scored else "paid" if kept > 0 else "did not pay",
+        "hindsight": None if not scored else "paid" if preferred > 0 else "did not pay",
         "phases": [place.to_json() for place in places],
     }
 
