@@ -34,7 +34,8 @@ def test_zero_is_a_value_and_not_absence(tmp_path: Path) -> None:
         ("px=4", "expected 16 to 2048 for 'px', found 4"),
         ("seed=one", "expected int for 'seed', found 'one'"),
         ("seed=true", "expected int for 'seed', found True"),
-        ("head=3", "expected a table of keys for head"),
+        ("head=3", r"expected a table of keys for 'head', found 3\nhint: name one of its keys: head.kind, ..."),
+        ("phases.0.class_weights=balanced", r"unknown key 'phases.0.class_weights' .*\nhint: set head.class_weights"),
         ("head.hidden=3", r"expected a list for 'head.hidden', found 3"),
         ("phases.1.cut=layer4", r"expected an index from 0 to 0, found '1'"),
         ("seed", "expected key=value, found 'seed'"),
@@ -47,6 +48,7 @@ def test_zero_is_a_value_and_not_absence(tmp_path: Path) -> None:
         (f"seed={2**32}", "expected 0 to 4294967295 for 'seed', found 4294967296"),
         ("budget=ten", r"'budget': expected a time with its unit, s, m or h, found 'ten'\nhint: for example 90s"),
         ("budget=0m", "found '0m'"),
+        ("budget=10", r"'budget': expected a time with its unit, s, m or h, found '10'\nhint: for example 90s"),
         ("phases.0.augment=flop, zoom 0.2", r"'phases.0.augment': .*operation 1 .*found 'flop'\nhint: did you mean 'flip'"),
         ("phases.0.hidden=[8, 0]", "expected at least 1 for 'phases.0.hidden.1', found 0"),
         ("phases.0.stage_rates=0.3", "expected a table for 'phases.0.stage_rates', found 0.3"),
@@ -116,6 +118,11 @@ def test_rates_of_stages_are_a_table_in_a_recipe_and_in_overrides(tmp_path: Path
     recipe.write_text('[[phases]]\ncut = "input"\nstage_rates = {layer4 = 1, "blocks.0" = 0.3}\n')
     assert config.load(recipe).phases[0].stage_rates == {"layer4": 1.0, "blocks.0": 0.3}
     assert config.load(recipe, ["phases.0.stage_rates.layer4=0.5"]).phases[0].stage_rates == {"layer4": 0.5, "blocks.0": 0.3}
+    assert config.load(recipe, ["phases.0.stage_rates.blocks.11=0.5"]).phases[0].stage_rates == {
+        "layer4": 1.0,
+        "blocks.0": 0.3,
+        "blocks.11": 0.5,
+    }
     assert config.load(recipe, ['phases.0.stage_rates={"blocks.1" = 0}']).phases[0].stage_rates == {"blocks.1": 0.0}
 
 

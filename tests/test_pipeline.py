@@ -198,13 +198,21 @@ def test_an_unfinished_run_continues_only_as_it_began(
     monkeypatch.delenv("HEADSTART_STORE_BUDGET")
     with pytest.raises(DataError, match=r"the run in .* is unfinished"):
         headstart.Run(tmp_path / "run")
-    with pytest.raises(ConfigError, match="unfinished run with another configuration"):
+    with pytest.raises(ConfigError, match=r"with another configuration: seed was 0, is 1\nhint: repeat its command to continue it, choose"):
         headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run", seed=1)
+    runs.note(tmp_path / "run", {"command": "headstart train photos"})
+    with pytest.raises(ConfigError, match=r"phases was .*is not given; .*; 2\d more\nhint: .* \(headstart train photos\), choose"):
+        headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run", set={"phases.0.cut": "layer4"})
     Image.new("RGB", (50, 40), (250, 10, 10)).save(photos / "red" / "new.png")
     with pytest.raises(ConfigError, match="photos or the split changed"):
         headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run")
     (photos / "red" / "new.png").unlink()
     assert headstart.fit(photos, weights=tiny_weights, out=tmp_path / "run").accuracy > 0.5
+
+
+def test_what_the_network_cannot_do_is_told_before_any_photo_is_read(tiny_weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no cut 'layer33'"):
+        headstart.fit(tmp_path / "no photos", weights=tiny_weights, out=tmp_path / "run", set={"phases.0.cut": "layer33"})
 
 
 @pytest.mark.parametrize(

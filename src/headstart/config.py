@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from headstart.data import policy
 from headstart.errors import ConfigError, did_you_mean
@@ -39,6 +39,8 @@ def seconds_of(text: str) -> float:
 class Head:
     """The new classifier on top of the frozen features."""
 
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+
     kind: Literal["linear", "dense"] = key(
         "linear", "linear: solved to its optimum, L2 strength by cross-validation; dense: hidden layers trained by the loop"
     )
@@ -58,6 +60,8 @@ class Head:
 @dataclass(frozen=True)
 class Phase:
     """One call of the training loop: train everything after `cut`, over the store's rows at `cut`."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {"class_weights": "set head.class_weights: the head and all phases follow"}
 
     cut: str = key(
         "head",
@@ -152,6 +156,8 @@ class Phase:
 @dataclass(frozen=True)
 class Config:
     """Everything that decides a run's result, and nothing else."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {"class_weights": "set head.class_weights: the head and all phases follow"}
 
     data: str = key("", "photos: a folder, a .csv, an archive or a data set's name")
     backbone: str | None = key(
@@ -282,7 +288,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def set_value(values: dict[str, Any], text: str) -> None:
-    """Apply one override such as `head.kind=dense` or `phases.0.cut=layer4` to nested `values`, in place.
+    """Apply one override such as `head.kind=dense` or `phases.0.stage_rates.blocks.11=0.3` to nested `values`, in place.
 
     The value is read as TOML where it is TOML (`3`, `true`, `[1, 2]`), else as text.
     """
@@ -294,6 +300,9 @@ def set_value(values: dict[str, Any], text: str) -> None:
     except tomllib.TOMLDecodeError:
         value = raw
     parts = name.strip().split(".")
+    if "stage_rates" in parts[:-1]:  # a stage's name may have dots of its own
+        start = parts.index("stage_rates") + 1
+        parts[start:] = [".".join(parts[start:])]
     last = parts[-1]
     place: Any = values
     for part, following in itertools.pairwise(parts):

@@ -68,13 +68,13 @@ def fit(config: Config, folder: Path, *, command: str | None = None, log: str = 
     team = Team(choice.device)
     with team.in_turn(), clock("weights"):
         file = weights.locate(config.backbone, _path(config.weights), download=True)
+    with clock("weights"):  # before the photos, which take longer: what the network cannot do is told at once
+        network = networks.build(file, stop=config.stop, px=config.px)
+        check_cuts(network, config.phases)
     with team.in_turn(), clock("scan"):
         found = scan(config.data, exclude=_path(config.exclude), corrections=_path(config.corrections))
         table = _split(found, config)
         check_enough(table)
-    with clock("weights"):
-        network = networks.build(file, stop=config.stop, px=config.px)
-        check_cuts(network, config.phases)
 
     # From here on there is something to continue; a mistake before leaves nothing behind.
     with team.alone(runs.claimed(folder, config, _digest(table), command=command)), team.alone(open_log(log, folder, config)) as on_epoch:

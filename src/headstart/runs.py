@@ -16,12 +16,14 @@ from headstart.config import Config
 from headstart.data.folders import is_junk
 from headstart.errors import ConfigError, DataError, safe_text
 from headstart.files import cache_folder, names_in_out, write_json
+from headstart.values import flat
 
 if TYPE_CHECKING:
     from headstart.bundle.format import Bundle
     from headstart.bundle.predict import Prediction
 
 CHECKPOINTS = "checkpoint"
+DIFFERENCES = 5  # between configurations that are named
 UNFINISHED, TESTED, FINISHED = "unfinished", "tested", "finished"  # tested: all but the report is there
 
 
@@ -49,11 +51,25 @@ def check(folder: Path, config: Config) -> None:
         raise ConfigError(f"{folder} is not empty and holds no run", hint="choose another --out, or an empty folder") from None
     if record.get("status") == FINISHED:
         raise ConfigError(f"{folder} already holds a finished run", hint="choose another --out, or remove that folder first")
-    if record.get("asked") != json.loads(json.dumps(config.to_json())):
+    asked, now = record.get("asked"), json.loads(json.dumps(config.to_json()))
+    if asked != now:
+        command = record.get("command")
         raise ConfigError(
-            f"{folder} holds an unfinished run with another configuration",
-            hint="repeat its command to continue it, choose another --out, or remove that folder",
+            f"{folder} holds an unfinished run with another configuration: {_differences(asked, now)}",
+            hint=f"repeat its command to continue it{f' ({command})' if command else ''}, choose another --out, or remove that folder",
         )
+
+
+def _differences(before: Any, now: Any) -> str:
+    """The first keys in which two configurations differ, in words."""
+    there, here = dict(flat(before)), dict(flat(now))
+    found = [
+        f"{name} was {there.get(name, 'not given')}, is {here.get(name, 'not given')}"
+        for name in dict.fromkeys([*there, *here])
+        if there.get(name) != here.get(name)
+    ]
+    more = [f"{len(found) - DIFFERENCES} more"] if len(found) > DIFFERENCES else []
+    return "; ".join([*found[:DIFFERENCES], *more])
 
 
 @contextlib.contextmanager

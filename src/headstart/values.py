@@ -4,15 +4,17 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from headstart.errors import ConfigError, did_you_mean
 
 
 class Table(Protocol):
-    """A dataclass of keys."""
+    """A dataclass of keys. `elsewhere`: what people look for in it and find in another table, with a hint."""
+
+    elsewhere: ClassVar[Mapping[str, str]]
 
     def problems(self) -> list[str]:
         """Keys that are in order one by one and do not go together."""
@@ -40,19 +42,24 @@ def build(kind: type[T], value: Any, where: str) -> T:
     Args: where: the table's place, for messages: "", or such as `phases.0.`
     Raises: ConfigError: all problems in one text.
     """
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"expected a table of keys for {where or 'the configuration'}, found {value!r}")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(value, Mapping):
+        name = f"'{where[:-1]}'" if where else "the configuration"
+        raise ConfigError(
+            f"expected a table of keys for {name}, found {value!r}", hint=f"name one of its keys: {where}{next(iter(fields))}, ..."
+        )
     hints = typing.get_type_hints(kind)
     problems: list[str] = []
     hint: str | None = None
     made: dict[str, Any] = {}
     for name, given in value.items():
         if name not in fields:
-            hint = hint if hint is not None else did_you_mean(name, fields)
+            hint = hint if hint is not None else kind.elsewhere.get(name, did_you_mean(name, fields))
             problems.append(f"unknown key '{where}{name}' (known: {', '.join(fields)})")
             continue
         try:
+            if fields[name].metadata["check"] is not None and isinstance(given, int | float):
+                given = str(given)  # its check says more of what is wrong with a bare number than that it is no text
             made[name] = _convert(hints[name], given, f"{where}{name}")
             _check_value(made[name], fields[name].metadata, f"{where}{name}")
         except ConfigError as error:
@@ -65,6 +72,19 @@ def build(kind: type[T], value: Any, where: str) -> T:
         place = f"{where[:-1]}: " if where else ""
         raise ConfigError("; ".join(f"{place}{problem}" for problem in problems))
     return built
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of nested plain values, with names such as `phases.0.cut`."""
+    if isinstance(value, Mapping):
+        inside: Any = value.items()
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        inside = enumerate(value)
+    else:
+        yield name, str(value)
+        return
+    for part, item in inside:
+        yield from flat(item, f"{name}.{part}" if name else str(part))
 
 
 def _check_value(value: Any, metadata: Mapping[str, Any], where: str) -> None:

@@ -260,7 +260,8 @@ def test_a_cut_that_turns_out_to_be_input_or_not_is_held_to_what_goes_there(run:
     [
         (
             {"layer9": 0.3, "layer4": 1.0},
-            r"phases.0: stage_rates names layer9, which this network does not have \(its stages: .*layer1, layer2, layer3, layer4, head\)",
+            r"phases.0: stage_rates names layer9, which this network does not have \(its stages: .*layer1, layer2, layer3, layer4, head\)"
+            r"\nhint: did you mean 'layer\d'",
         ),
         ({"layer2": 0.3}, r"stage_rates names layer2, before cut = top 2, where nothing trains \(behind it: layer3, layer4, head\)"),
         ({"layer3": 0.0, "layer4": 0.0, "head": 0.0}, "stage_rates leaves every stage a rate of 0, which trains nothing"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from headstart.config import Config
 from headstart.errors import ConfigError, HeadstartError, did_you_mean
 from headstart.files import write_json
+from headstart.values import flat
 
 if TYPE_CHECKING:
     from headstart.train.loop import Epoch
@@ -159,7 +160,7 @@ def _mlflow(folder: Path, config: Config, progress: _Progress, harmless: _Harmle
             experiment = client.create_experiment(EXPERIMENT) if found is None else found.experiment_id
             run_id = client.create_run(experiment, run_name=folder.name).info.run_id
             progress.keep(run_id=run_id)
-            keys = [Param(name, value[:_MLFLOW_TEXT]) for name, value in _flat(config.to_json())]
+            keys = [Param(name, value[:_MLFLOW_TEXT]) for name, value in flat(config.to_json())]
             for start in range(0, len(keys), _MLFLOW_BATCH):
                 client.log_batch(run_id, params=keys[start : start + _MLFLOW_BATCH])
         else:
@@ -178,16 +179,3 @@ def _mlflow(folder: Path, config: Config, progress: _Progress, harmless: _Harmle
     finally:
         with harmless():
             client.set_terminated(run_id, status=status)
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of nested plain values, with names such as `phases.0.cut`."""
-    if isinstance(value, Mapping):
-        inside: Any = value.items()
-    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
-        inside = enumerate(value)
-    else:
-        yield name, str(value)
-        return
-    for part, item in inside:
-        yield from _flat(item, f"{name}.{part}" if name else str(part))

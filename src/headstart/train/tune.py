@@ -15,7 +15,7 @@ from headstart.backbone.cut import HEAD, INPUT, Tail, Trunk
 from headstart.backbone.networks import Network
 from headstart.config import Head, Phase
 from headstart.data.pixels import Preprocessing
-from headstart.errors import ConfigError
+from headstart.errors import ConfigError, did_you_mean
 from headstart.features.extract import spec_of
 from headstart.features.store import Rows
 from headstart.files import human_bytes
@@ -140,7 +140,9 @@ def check_cuts(network: Network, phases: Sequence[Phase]) -> list[str]:
         found = [*phase.problems_at(names[-1]), *_stage_problems(phase, tail.stages, order)]
         problems += [f"phases.{number}: {problem}" for problem in found]
     if problems:
-        raise ConfigError("; ".join(problems))
+        rated = {stage for phase in phases for stage in phase.stage_rates or {}}
+        near = next((hint for stage in sorted(rated - set(order)) if (hint := did_you_mean(stage, order[1:])) is not None), None)
+        raise ConfigError("; ".join(problems), hint=near)
     places = [order.index(name) for name in names]
     if places != sorted(places, reverse=True):
         raise ConfigError(
