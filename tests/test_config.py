@@ -81,6 +81,8 @@ def test_all_problems_are_named_at_once() -> None:
         ("phases.0.schedule=one-cycle phases.0.warm_up=0.2", "warm_up is not of one-cycle"),
         ("phases.0.schedule=plateau phases.0.patience=3", "patience = 3 stops before plateau lowers the rate"),
         ("phases.0.norm=batch phases.0.batch_size=1", "norm = batch needs a batch_size of 2 or more"),
+        ("phases.0.mixup=1 phases.0.batch_size=1", "mixup blends rows of one batch"),
+        ("phases.0.cut=input phases.0.cutmix=1 phases.0.batch_size=1", "cutmix blends rows of one batch"),
         ("phases.0.cut=head phases.0.norm=batch", "norm = batch does nothing at cut = head"),
         ("phases.0.rate_decay=0.5", "rate_decay does nothing at cut = head"),
         ("phases.0.stage_rates.layer4=0.5", "phases.0: stage_rates does nothing at cut = head.*: set rate"),

@@ -118,6 +118,9 @@ def test_phases_train_at_head_stage_and_input(photos: Path, tiny_weights: Path, 
     assert [(row["phase"], row["epoch"]) for row in history] == [(p["cut"], str(e)) for p in phases for e in (1, 2)]
     assert run.record["trunk"]["rows_computed"] == 3 * 60
     assert run.accuracy > 0.6
+    again = run.record["config"]["phases"]  # as TOML can say it: it has no null
+    assert None not in [value for phase in again for value in phase.values()]
+    assert configs.Config.from_json({"phases": again}).phases == configs.load(recipe).phases
 
 
 def test_stored_views_are_rows_of_the_store(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:

@@ -131,6 +131,8 @@ class Phase:
                 f"patience = {self.patience} stops before plateau lowers the rate, after {PLATEAU_EPOCHS} epochs",
             ),
             (self.norm == "batch" and self.batch_size == 1, "norm = batch needs a batch_size of 2 or more"),
+            (self.mixup > 0 and self.batch_size == 1, "mixup blends rows of one batch, so it needs a batch_size of 2 or more"),
+            (self.cutmix > 0 and self.batch_size == 1, "cutmix blends rows of one batch, so it needs a batch_size of 2 or more"),
         )
         # Where `top 3` cuts only the network knows: `train.tune.check_cuts` asks when it is there.
         return found if self.cut.startswith("top ") else [*found, *self.problems_at(self.cut)]

@@ -44,7 +44,8 @@ def run_facts(
         "device": choice.device,
         "precision": choice.precision,
         "engine": choice.provider,
-        "phases": [dataclasses.asdict(phase) for phase in learned.phases],
+        # Without what was not given: TOML, in which phases are given again, has no null.
+        "phases": [{key: value for key, value in dataclasses.asdict(phase).items() if value is not None} for phase in learned.phases],
     }
     return {
         "config": resolved,

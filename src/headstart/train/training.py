@@ -34,7 +34,7 @@ class Epoch:
 
     Neither class weights nor label smoothing count in them. Of mixed training rows the label with the larger share counts.
 
-    rate: of the head, in the epoch's first step.
+    rate: of the phase, in the epoch's first step; each stage has its share of it.
     seconds: of training and validation. images_per_s: training rows a second, validation not counted.
     """
 
