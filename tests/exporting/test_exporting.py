@@ -159,9 +159,6 @@ def test_an_int8_export_is_calibrated_tested_and_checked_against_its_own_answers
     assert model.predict(photo).label == run.predict(photo).label
     with pytest.raises(BundleError, match=r"expected a model as it was trained, found an export \(int8 in model.xml\)"):
         headstart.export(done.folder, out=tmp_path / "again")
-    engine = runtime.open_session(done.folder / "model.xml", provider="openvino", precision="fp32")
-    images = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8)
-    assert np.array_equal(engine.run(images), np.concatenate([engine.run(image[None]) for image in images]))
     assert roundings_before_sums(done.folder / "model.xml") == [1] * 4  # a block's sum: its shortcut's, not its last convolution's
 
 

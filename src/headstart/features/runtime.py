@@ -171,9 +171,7 @@ class OpenVinoSession:
 
     A request holds a fixed number of images, 1 at 224 px: static shapes compile to faster code, one image's feature maps
     stay in the CPU's cache, and a photo's answer cannot depend on what else is in its batch.
-    Source: docs/LOG.md, "Batch size and streams in OpenVINO". A convolutional network in int8, whose sums are whole numbers whatever lies
-    beside them, takes up to 2 images, without a fixed shape: OpenVINO then computes a block's sum with its last convolution.
-    Source: docs/LOG.md, "Exports".
+    Source: docs/LOG.md, "Batch size and streams in OpenVINO".
     """
 
     provider = "openvino"
@@ -186,17 +184,12 @@ class OpenVinoSession:
         model = core.read_model(path)
         self.input_shape = _image_shape([side.get_length() if side.is_static else -1 for side in list(model.input(0).partial_shape)[1:]])
         self._rows = _rows_a_request(self.input_shape[0])
-        kinds = {operation.get_type_name() for operation in model.get_ops()}
-        is_int8 = "FakeQuantize" in kinds
-        self._any_rows = is_int8 and path.suffix != ".onnx" and "Softmax" not in kinds
-        if self._any_rows:
-            self._rows = max(2, self._rows)
-        model.reshape([-1 if self._any_rows else self._rows, *self.input_shape])
+        model.reshape([self._rows, *self.input_shape])
         hints = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision], "PERFORMANCE_HINT": "THROUGHPUT"}
-        if is_int8 and path.suffix == ".onnx":
+        if path.suffix == ".onnx" and any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops()):
             hints["NUM_STREAMS"] = "1"  # several streams' compilers spoil one another's int8 weights: docs/LOG.md, "Exports"
         compiled = core.compile_model(model, "CPU", {**hints, "INFERENCE_NUM_THREADS": threads})
-        self.output_shape = tuple(side.get_length() for side in list(compiled.output(0).partial_shape)[1:])
+        self.output_shape = tuple(compiled.output(0).shape)[1:]
         self.precision = precision
         self.engine = f"openvino {importlib.metadata.version('openvino')}"
         self.batch_size = _batch_size(self.input_shape[0])
@@ -227,10 +220,7 @@ class OpenVinoSession:
                     finish_oldest()
                 request = idle.pop() if idle else self._compiled.create_infer_request()
                 part = images[start : start + self._rows]
-                if self._any_rows:
-                    request.set_input_tensor(import_openvino().Tensor(np.ascontiguousarray(part)))
-                else:
-                    request.get_input_tensor(0).data[: len(part)] = part  # what lies beyond a short part is computed and dropped
+                request.get_input_tensor(0).data[: len(part)] = part  # what lies beyond a short part is computed and dropped
                 request.start_async()
                 running.append((request, rows[start : start + self._rows]))
                 n_started += 1
