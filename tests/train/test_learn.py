@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -367,6 +368,22 @@ def test_without_averages_the_probe_and_the_tuned_network_compete_alone(run: Run
 
 
 # -- planned phases
+
+
+def test_a_trial_is_expected_to_take_what_opening_the_trunk_takes(
+    network: networks.Network, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, opened = Task(network, Extractor(table, Store(tmp_path), TORCH)), list[float]()
+
+    def slow(*_: object) -> None:
+        opened.append(0.2 if not opened else 0.05)  # the first time exports
+        time.sleep(opened[-1])
+
+    monkeypatch.setattr(engine, "open_trunk", slow)
+    cost = survey.measure(network, "layer4", survey.sample_of(task, network))
+    assert len(opened) == 2
+    assert cost.export_s >= 0.2
+    assert cost.open_s >= 0.05
 
 
 def test_too_few_photos_are_not_tuned_and_the_record_says_why(run: Run) -> None:

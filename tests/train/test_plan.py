@@ -74,6 +74,12 @@ def test_it_pays_where_nothing_speaks_against_it_and_the_top_stages_are_tuned_at
     assert found.estimate_minutes == pytest.approx(((1000 + 3 * 700) * 0.02 + 12 * (700 * 0.01 + 150 * 0.004)) / 60)
 
 
+def test_opening_the_trunk_for_each_view_counts() -> None:
+    slow = [dataclasses.replace(cost, export_s=30.0, open_s=2.0) for cost in COSTS]
+    assert 60 * (_plan(FLOWERS, slow).estimate_minutes - _plan().estimate_minutes) == pytest.approx(30 + 3 * 2)  # four views
+    assert _plan(MANY, slow, minutes=600).estimate_minutes == _plan(MANY, minutes=600).estimate_minutes  # nothing lies before `input`
+
+
 def test_more_photos_train_more_of_the_network_as_far_as_the_budget_goes() -> None:
     assert _plan(MANY, minutes=600).phases[0].cut == "input"
     assert _plan(MANY, minutes=600).phases[0].views == 1  # drawn afresh at `input`

@@ -103,6 +103,10 @@ class Cost:
     "of one stored row"
     from_photos: int = 0
     "what the training photos have to be worth for this cut to be planned (DEPTHS)"
+    export_s: float = 0.0
+    "making the layers before the cut ready for the engine the first time, in all, not per photo"
+    open_s: float = 0.0
+    "the same each time after: every stored view is a pass of its own"
 
 
 @dataclass(frozen=True)
@@ -219,13 +223,14 @@ def seconds_of(cost: Cost, situation: Situation, epochs: int, views: int, *, n_r
     """What a phase will take; `stored`: whether its activations are in the store, rather than computed again in every epoch."""
     first, again = n_rows * cost.load_s, cost.load_s + cost.live_s
     if stored and cost.cut != cuts.INPUT:
-        first, again = _n_stored(situation, views, n_rows) * cost.trunk_s, 0.0
+        opening = cost.export_s + (views - 1) * cost.open_s
+        first, again = opening + _n_stored(situation, views, n_rows) * cost.trunk_s, 0.0
     return first + epochs * (situation.n_train * (again + cost.step_s) + situation.n_select * (again + cost.forward_s))
 
 
 def start_s(cost: Cost, situation: Situation) -> float:
     """What the features take that the first phase's head is solved on, where the network's input is of another size than the probe's."""
-    return 0.0 if cost.px == situation.input_px else situation.n_train * (cost.trunk_s + cost.forward_s)
+    return 0.0 if cost.px == situation.input_px else cost.open_s + situation.n_train * (cost.trunk_s + cost.forward_s)
 
 
 def _n_stored(situation: Situation, views: int, n_rows: int) -> int:

@@ -15,6 +15,7 @@ from headstart.backbone.networks import Network
 from headstart.data import pixels
 from headstart.data.reading import read_unchanged
 from headstart.errors import ConfigError
+from headstart.features import engine
 from headstart.train import optim
 from headstart.train.parts import LEAST_ROWS, in_parts
 from headstart.train.plan import BATCH, DEPTHS, Cost, Situation, seconds_of, start_s
@@ -34,6 +35,7 @@ class Sample:
     images: uint8 [m, px, px, 3], real photos.
     load_s: seconds it took to read a photo.
     trunk_s: seconds a photo that the trunk pass up to `head` took, where it ran.
+    export_s, open_s: seconds it took to make that trunk ready for the engine, the first and the second time.
     """
 
     images: np.ndarray
@@ -42,6 +44,8 @@ class Sample:
     n_classes: int
     device: str = "cpu"
     precision: str = "fp32"
+    export_s: float = 0.0
+    open_s: float = 0.0
 
 
 def situation_of(task: Task, logits: np.ndarray, photos: np.ndarray) -> Situation:
@@ -131,7 +135,8 @@ def measure(network: Network, cut: str, sample: Sample, batch_size: int = BATCH)
     step_s = _timed(learn, place) / len(x) + _timed(optimiser.step, place) / batch_size
     trunk_s = sample.load_s + live_s if sample.trunk_s is None else sample.trunk_s
     px = network.preprocessing.input_px
-    return Cost(trunk.cut, px, sample.load_s, trunk_s, live_s, step_s, forward_s, rows[0].numel() * (1 if is_pixels else 2))
+    row_bytes = rows[0].numel() * (1 if is_pixels else 2)
+    return Cost(trunk.cut, px, sample.load_s, trunk_s, live_s, step_s, forward_s, row_bytes, export_s=sample.export_s, open_s=sample.open_s)
 
 
 def measure_all(network: Network, sample: Sample) -> list[Cost]:
@@ -175,7 +180,21 @@ def sample_of(task: Task, network: Network) -> Sample:
     if trunk_s is not None:  # what is computed goes with the pixels; reading does not
         pixels_share = (network.preprocessing.input_px / task.network.preprocessing.input_px) ** 2
         trunk_s = max(min(trunk_s, load_s), pixels_share * trunk_s)
-    return Sample(np.stack(images), load_s, trunk_s, task.n_classes, task.asked.device, task.asked.precision)
+    asked = task.asked
+    return Sample(np.stack(images), load_s, trunk_s, task.n_classes, asked.device, asked.precision, *_opening_s(task, network))
+
+
+def _opening_s(task: Task, network: Network) -> tuple[float, float]:
+    """Seconds to open the trunk up to `head` a first and a second time; what is exported here is used again by the trial's head."""
+    trunk, took = cuts.Trunk(network, cuts.HEAD), list[float]()
+    try:
+        for _ in range(2):
+            started = time.monotonic()
+            engine.open_trunk(trunk, task.extract.choice)
+            took.append(time.monotonic() - started)
+    except engine.CannotExportError:  # PyTorch runs it, which has nothing to open
+        return 0.0, 0.0
+    return took[0], took[1]
 
 
 def estimate(task: Task, situation: Situation, places: Sequence[Place]) -> float | None:
