@@ -261,6 +261,7 @@ def test_jittered_boxes_stay_inside_the_photo_and_near_the_crop() -> None:
     assert ((moved[:, :2] - boxes[:, :2]).abs() <= (2 * 0.06 + 0.06) * boxes[:, 2:] + 1e-6).all()
 
 
+@pytest.mark.slow
 def test_the_teacher_answers_once(data: Path, tmp_path: Path) -> None:
     import timm
     from safetensors.torch import save_file
