@@ -193,6 +193,7 @@ class OpenVinoSession:
         self.precision = precision
         self.engine = f"openvino {importlib.metadata.version('openvino')}"
         self.batch_size = _batch_size(self.input_shape[0])
+        self.n_streams = int(compiled.get_property("NUM_STREAMS"))
         # Two more than can run at once: one is being filled and one being emptied meanwhile.
         self._n_in_flight = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 2
         self._compiled = compiled
