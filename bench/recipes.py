@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from flowers import NETWORKS
+from headstart.runs import Run
 from machine import machine, shared
 from tuning import kept_run
 
@@ -43,17 +44,7 @@ def main() -> None:
 def report(recipe: str, out: Path, seed: int) -> None:
     """Do, continue or read one run, and print its line."""
     name = BACKBONES[recipe]
-    file, stop, _ = NETWORKS[name]
-    run, minutes = kept_run(
-        out / f"{recipe}-{seed}",
-        recipe=recipe,
-        keys={},
-        data=str(shared() / "data" / "flowers"),
-        backbone=name,
-        weights=str(shared() / "weights" / file),
-        stop=stop,
-        seed=seed,
-    )
+    run, minutes = recipe_run(recipe, out, seed)
     test, val, tuning = run.metrics["test"], run.metrics["val"], run.record["tuning"]
     low, high = test["accuracy_ci95"]
     probe = "" if tuning["probe"] is None else f"{tuning['probe']['val_accuracy']:.3f}"
@@ -62,6 +53,22 @@ def report(recipe: str, out: Path, seed: int) -> None:
         f"{recipe:<22}{name:<20}{accuracy:<24}{test['f1_macro']:<10.3f}{probe:>10}{val['accuracy']:>11.3f}  "
         f"{tuning['kept']:<9}{minutes:>8.1f}",
         flush=True,
+    )
+
+
+def recipe_run(recipe: str, out: Path, seed: int) -> tuple[Run, float]:
+    """A recipe's run on the flowers, done, continued or only read; and its minutes."""
+    name = BACKBONES[recipe]
+    file, stop, _ = NETWORKS[name]
+    return kept_run(
+        out / f"{recipe}-{seed}",
+        recipe=recipe,
+        keys={},
+        data=str(shared() / "data" / "flowers"),
+        backbone=name,
+        weights=str(shared() / "weights" / file),
+        stop=stop,
+        seed=seed,
     )
 
 

@@ -24,16 +24,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from flowers import NETWORKS
 from headstart.data.pixels import Preprocessing
 from headstart.data.scan import scan
 from headstart.data.split import split_table
 from headstart.evaluate.intervals import wilson
 from headstart.files import write_json
 from machine import machine, shared
-from recipes import BACKBONES
+from recipes import BACKBONES, recipe_run
 from time_to_accuracy import Photos, Row, frozen, views
-from tuning import Answers, against, answers_of, kept_run
+from tuning import Answers, against, answers_of
 
 BATCH = 32
 
@@ -91,23 +90,13 @@ def main() -> None:
 def compare(recipe: str, out: Path, seeds: list[int]) -> None:
     """A line of the table."""
     name = BACKBONES[recipe]
-    file, stop, _ = NETWORKS[name]
     theirs, ours = Answers(), Answers()
     their_minutes = our_minutes = 0.0
     for seed in seeds:
         found = kept_tutorial(out / f"{recipe}-tutorial-{seed}.json", recipe, name, seed)
         theirs += [(path, right) for path, right in found["answers"]]
         their_minutes += found["seconds"] / 60
-        run, minutes = kept_run(
-            out / f"{recipe}-{seed}",
-            recipe=recipe,
-            keys={},
-            data=str(shared() / "data" / "flowers"),
-            backbone=name,
-            weights=str(shared() / "weights" / file),
-            stop=stop,
-            seed=seed,
-        )
+        run, minutes = recipe_run(recipe, out, seed)
         ours += answers_of(run, seed)
         our_minutes += minutes
     gain, p = against(sorted(ours), sorted(theirs))

@@ -35,6 +35,9 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
+_CLASS_WEIGHTS_ELSEWHERE = {"class_weights": "set head.class_weights: the head and all phases follow"}
+
+
 @dataclass(frozen=True)
 class Head:
     """The new classifier on top of the frozen features."""
@@ -61,7 +64,7 @@ class Head:
 class Phase:
     """One call of the training loop: train everything after `cut`, over the store's rows at `cut`."""
 
-    elsewhere: ClassVar[Mapping[str, str]] = {"class_weights": "set head.class_weights: the head and all phases follow"}
+    elsewhere: ClassVar[Mapping[str, str]] = _CLASS_WEIGHTS_ELSEWHERE
 
     cut: str = key(
         "head",
@@ -159,7 +162,7 @@ class Phase:
 class Config:
     """Everything that decides a run's result, and nothing else."""
 
-    elsewhere: ClassVar[Mapping[str, str]] = {"class_weights": "set head.class_weights: the head and all phases follow"}
+    elsewhere: ClassVar[Mapping[str, str]] = _CLASS_WEIGHTS_ELSEWHERE
 
     data: str = key("", "photos: a folder, a .csv, an archive or a data set's name")
     backbone: str | None = key(

@@ -1,4 +1,4 @@
-"""Weights in 5 bits each, as the file in the package has them: every number is one of 32 levels times its channel's scale.
+"""Weights in 5 bits each, for the next embedded backbone (today's is fp16): every number is one of 32 levels times its channel's scale.
 
 A tensor `x` of more than one dimension is stored as `x.codes`, uint8, the 5-bit positions of its numbers in `levels` one behind the other
 (lowest bit first, the last byte filled up with zeros); `x.scale`, float32, one for each entry of its first dimension; `x.shape`, int64.

@@ -29,7 +29,8 @@ LADDER = ((12, 4), (12, 2), (8, 2), (8, 1), (5, 1), (3, 1))
 # Photos much smaller than a network's input are tuned at a smaller one: so many times their side is enough, rounded up to what networks
 # divide by; below LEAST_PX even the smallest photos are read worse. Where little is saved, the network's own size stays.
 # Source: docs/LOG.md (photos of 64 px are read best at 160 px, below and above worse, by mobilenetv2_100 and the embedded network;
-# CIFAR-10's of 32 px worse at 96). Kolesnikov et al. (2020), "Big Transfer", arXiv:1912.11370, tune photos below 96 px at 128.
+# CIFAR-10's of 32 px two points worse at 96, which may be chance).
+# Kolesnikov et al. (2020), "Big Transfer", arXiv:1912.11370, tune photos below 96 px at 128.
 ENLARGED = 2.5
 LEAST_PX = 128
 STEP_PX = 32
