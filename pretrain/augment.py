@@ -16,6 +16,13 @@ def normalised(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(torch.tensor(MEAN).view(1, 3, 1, 1)).div_(torch.tensor(STD).view(1, 3, 1, 1))
 
 
+def resized(x_nchw: torch.Tensor, px: int) -> torch.Tensor:
+    """Square photos at another size, bilinear."""
+    if x_nchw.shape[-1] == px:
+        return x_nchw
+    return torch.nn.functional.interpolate(x_nchw, size=(px, px), mode="bilinear", align_corners=False, antialias=True)
+
+
 def draw_mirror(n: int, rng: torch.Generator) -> torch.Tensor:
     """-1 (mirrored) or 1, float [n]."""
     return torch.where(torch.rand(n, generator=rng) < 0.5, -1.0, 1.0)

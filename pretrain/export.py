@@ -7,14 +7,17 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from headstart.backbone.packed import BITS, CODES, LEVELS, SCALE, SHAPE
-from pretrain.augment import MEAN, STD
-from pretrain.files import save_tensors
+from headstart.backbone.packed import CODES, LEVELS, SCALE, SHAPE, unpacked
+from pretrain.augment import MEAN, STD, normalised, resized
+from pretrain.files import save_tensors, with_prefix
 from pretrain.photos import Photos
 from pretrain.recipe import Recipe
+from pretrain.rounding import bits_of, levels_of, positions_of, scale_of
 
 INPUT_PX = 160
 CROP = 1.0
+RECOUNTED = 4_096
+"""Photos that batch norm's statistics are counted on."""
 
 
 def export(checkpoint: Path, target: Path, photos: Photos) -> None:
@@ -26,11 +29,13 @@ def export(checkpoint: Path, target: Path, photos: Photos) -> None:
         raise FileNotFoundError(f"expected a checkpoint at {checkpoint}; train first")
     with safe_open(checkpoint, "pt") as file:
         recipe = Recipe.from_json(file.metadata()["recipe"])
-        names = [name for name in file.keys() if name.startswith("averaged.")]  # noqa: SIM118
-        tensors = {name.removeprefix("averaged."): file.get_tensor(name) for name in names}
-    tensors = {name: value.float() for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
-    stored = {name: value.contiguous() for name, value in tensors.items() if value.ndim <= 1}
-    stored |= packed({name: value for name, value in tensors.items() if value.ndim > 1})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    averaged, trained = with_prefix(tensors, "averaged."), with_prefix(tensors, "levels.")
+    stored = packed({name: value for name, value in averaged.items() if value.ndim > 1}, trained)
+    network = recipe.network(len(photos.synsets))
+    network.load_state_dict(averaged | unpacked(stored))
+    recount(network, photos)
+    stored |= {name: value for name, value in network.state_dict().items() if value.ndim == 1}
     facts = {
         "architecture": "embedded",
         "timm_architecture": recipe.architecture,
@@ -51,27 +56,27 @@ def export(checkpoint: Path, target: Path, photos: Photos) -> None:
     save_tensors(target, stored, {"headstart": json.dumps(facts, ensure_ascii=False)})
 
 
-def packed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Kernels and matrices in 5 bits a number, as `headstart.backbone.packed` reads them."""
-    scales = {name: value.flatten(1).square().mean(1).sqrt().clamp(min=1e-12) for name, value in tensors.items()}
-    relative = {name: value.flatten(1) / scales[name][:, None] for name, value in tensors.items()}
-    levels = _levels(torch.cat([value.flatten() for value in relative.values()]))
-    between = (levels[1:] + levels[:-1]) / 2
-    stored = {LEVELS: levels}
-    for name, value in relative.items():
-        positions = torch.bucketize(value.flatten(), between).to(torch.uint8).numpy()
-        bits = np.unpackbits(positions[:, None], axis=1, count=BITS, bitorder="little")
+@torch.no_grad()
+def recount(network: torch.nn.Module, photos: Photos) -> None:
+    """Count the statistics of batch norm anew, on photos as the network will read them: rounded weights have others."""
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+    network.train()
+    rows = np.random.default_rng(0).permutation(photos.train)[:RECOUNTED]
+    for start in range(0, len(rows), 64):
+        network(resized(normalised(torch.from_numpy(photos.pixels[rows[start : start + 64]])), INPUT_PX))
+    network.eval()
+
+
+def packed(tensors: dict[str, torch.Tensor], levels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Kernels and matrices in a few bits a number, as `headstart.backbone.packed` reads them; `levels` of some are given."""
+    stored = {}
+    for name, value in tensors.items():
+        own = levels.get(name, levels_of(value))
+        positions = positions_of(value, own).flatten().to(torch.uint8).numpy()
+        bits = np.unpackbits(positions[:, None], axis=1, count=bits_of(value), bitorder="little")
         stored[name + CODES] = torch.from_numpy(np.packbits(bits, bitorder="little"))
-        stored |= {name + SCALE: scales[name], name + SHAPE: torch.tensor(tensors[name].shape)}
+        stored |= {name + LEVELS: own, name + SCALE: scale_of(value), name + SHAPE: torch.tensor(value.shape)}
     return stored
-
-
-def _levels(values: torch.Tensor, *, most: int = 500_000, rounds: int = 60) -> torch.Tensor:
-    """The 32 levels nearest to which all `values` lie, on average of squares. Source: Lloyd 1982, "Least squares quantization in PCM"."""
-    chosen = values[torch.randperm(len(values), generator=torch.Generator().manual_seed(0))[:most]].double()
-    levels = torch.quantile(chosen[:100_000], (torch.arange(2**BITS).double() + 0.5) / 2**BITS)
-    for _ in range(rounds):
-        nearest = torch.bucketize(chosen, (levels[1:] + levels[:-1]) / 2)
-        counts = torch.bincount(nearest, minlength=len(levels))
-        levels = torch.where(counts > 0, torch.bincount(nearest, chosen, minlength=len(levels)) / counts.clamp(min=1), levels)
-    return levels.float()

@@ -25,3 +25,8 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     with replaced(path) as temporary:
         save_file({name: value.detach().contiguous() for name, value in tensors.items()}, temporary, dict(metadata))
         temporary.chmod(0o644)  # safetensors makes its files private
+
+
+def with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Those whose names begin so, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -51,7 +51,8 @@ class Muon(torch.optim.Optimizer):
         step = grad.add(momentum, alpha=group["momentum"])
         if group["kernels"]:
             p.mul_(len(p) ** 0.5 / p.norm())
-            step = orthogonal(step.flatten(1)).view(step.shape)
+            rows = step.permute(0, 2, 3, 1)  # no copy where channels are last in memory; the order of columns does not matter
+            step = orthogonal(rows.flatten(1)).view(rows.shape).permute(0, 3, 1, 2)
         p.add_(step, alpha=-group["lr"])
 
 
@@ -64,5 +65,5 @@ def orthogonal(matrix: torch.Tensor, iterations: int = 4) -> torch.Tensor:
     x = x.T if tall else x
     for _ in range(iterations):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.T if tall else x).to(matrix.dtype)

@@ -5,13 +5,17 @@ other there (docs/LOG.md, 2026-11-20). Parts meet once per step.
 """
 
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from pretrain.student import Batch, Student
+
+Entry = TypeVar("Entry")
 
 Draw = Callable[[int], Batch]
 """Part number to its photos."""
@@ -41,10 +45,24 @@ class Parts:
         """
         done = list(self.pool.map(lambda part: self._one(part, draw), range(len(self.students))))
         n = sum(sums.n for _, sums in done)
-        for parameter, *grads in zip(self.parameters, *(grads for grads, _ in done), strict=True):
-            parameter.grad = torch.stack(grads).sum(0).div_(n) if len(grads) > 1 else grads[0].div_(n)
+
+        def add(entry: tuple[torch.nn.Parameter, tuple[torch.Tensor, ...]]) -> None:
+            parameter, grads = entry
+            parameter.grad = functools.reduce(torch.add, grads) / n
+
+        self.share(add, zip(self.parameters, zip(*(grads for grads, _ in done), strict=True), strict=True))
         self._share_statistics()
         return Sums(sum(sums.loss for _, sums in done), n)
+
+    def share(self, work: Callable[[Entry], None], entries: Iterable[Entry]) -> None:
+        """`work` on each entry, shared out among the threads."""
+
+        def alone(entry: Entry) -> None:
+            torch.set_num_threads(1)  # a setting of the calling thread
+            with torch.no_grad():  # so is this
+                work(entry)
+
+        list(self.pool.map(alone, entries))
 
     def close(self) -> None:
         self.pool.shutdown()

@@ -17,7 +17,7 @@ class Recipe:
     """timm's name."""
     model_args: dict[str, Any] = dataclasses.field(default_factory=lambda: {"layers": [1, 1, 2, 2], "stem_width": 16})
     """Arguments of timm.create_model beside the number of classes."""
-    views: int = 4
+    views: int = 3
     """Views of each photo that the teacher has answered for; each epoch reads one of them."""
     smallest_crop: float = 0.2
     """Least part of the area of a small photo that a crop shows."""
@@ -44,10 +44,14 @@ class Recipe:
     """Part of the run over which the rates rise; they then fall along a cosine."""
     sizes: tuple[tuple[float, int], ...] = ((0.4, 64), (0.8, 96), (1.0, 128))
     """(until this part of the run, side of the crops in px): small crops first, because they cost less."""
+    rounded_from: float = 0.85
+    """From this part of the run on the large kernels are rounded as the file will hold them (rounding.py)."""
     ema_decay: float = 0.998
     """Of the averaged weights, which are the ones kept (per step; rises towards this value over the first steps)."""
     val_px: int = 96
-    """Side at which the held-out photos are read after each epoch."""
+    """Side at which held-out photos are read after each epoch."""
+    val_step: int = 4
+    """Of them one in so many: all 10,000 would take half a minute."""
     checkpoint_s: float = 120.0
     """A killed run loses at most this much work."""
     seed: int = 0

@@ -1,5 +1,6 @@
 """The training loop: resumable at any step, one row of log.csv per epoch, averaged weights for the export."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -7,6 +8,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +16,19 @@ import numpy.typing as npt
 import torch
 from safetensors import safe_open
 
-from pretrain.augment import augmented, draw_mirror, normalised
-from pretrain.files import replaced, save_tensors
+from pretrain.augment import augmented, draw_mirror, normalised, resized
+from pretrain.files import replaced, save_tensors, with_prefix
 from pretrain.muon import Muon
 from pretrain.parts import Parts
 from pretrain.photos import Photos
 from pretrain.products import with_products
 from pretrain.recipe import Recipe
+from pretrain.rounding import LARGE, bits_of, levels_of, rounded
 from pretrain.student import Batch, Student
 from pretrain.teacher import Classifier, Lessons
 from pretrain.views import jittered, show
 
 COLUMNS = ("epoch", "progress", "px", "rate", "train_loss", "val_loss", "val_accuracy", "images_per_s", "seconds")
-
-DRAWS = 3
-"""Views drawn for a row in a step, of which the one with the smallest patch is shown: an eighth of all have one, instead of half."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,8 @@ class State:
     student: Student
     averaged: dict[str, torch.Tensor]
     optimizer: Muon
+    levels: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    """Of the tensors that are rounded in training, from the step on in which that begins."""
     step: int = 0
     spent_s: float = 0.0
     tally: Tally = dataclasses.field(default_factory=Tally)
@@ -133,12 +135,16 @@ def _one_step(state: State, parts: Parts, course: Course, progress: float, steps
         return draw_batch(course, rows[part :: recipe.parts], recipe.px_at(progress), recipe.jitter, rng)
 
     state.optimizer.scale(recipe.rate_at(progress))
-    sums = parts.gradients(draw)
+    if progress >= recipe.rounded_from and not state.levels:
+        large = {name: value for name, value in state.averaged.items() if value.ndim > 1 and bits_of(value) == LARGE}
+        state.levels = {name: levels_of(value) for name, value in large.items()}
+    with _rounded(state, parts):
+        sums = parts.gradients(draw)
     if not math.isfinite(sums.loss):
         raise FloatingPointError(f"expected a finite loss, found {sums.loss} at step {state.step}; the last checkpoint is still good")
     state.optimizer.step()
     state.step += 1
-    _average(state)
+    _average(state, parts)
 
     seconds = time.monotonic() - started
     state.spent_s += seconds
@@ -160,8 +166,7 @@ def draw_batch(course: Course, rows: npt.NDArray[np.int64], px: int, jitter: flo
 
 def _draw(lessons: Lessons, rows: npt.NDArray[np.int64], px: int, jitter: float, rng: torch.Generator) -> Batch:
     source = lessons.source
-    drawn = rows + len(source) * torch.randint(lessons.n_views, (DRAWS, len(rows)), generator=rng).numpy()
-    chosen = np.take_along_axis(drawn, lessons.views.patched[drawn].argmin(0)[None], 0)[0]
+    chosen = rows + len(source) * torch.randint(lessons.n_views, (len(rows),), generator=rng).numpy()
     views = lessons.views[chosen]
     if jitter:
         moved = (jittered(torch.from_numpy(boxes), jitter, rng).numpy() for boxes in (views.boxes, views.other_boxes))
@@ -180,22 +185,42 @@ def _order(n: int, seed: int) -> torch.Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
-@torch.no_grad()
-def _average(state: State) -> None:
+@contextlib.contextmanager
+def _rounded(state: State, parts: Parts) -> Iterator[None]:
+    """Inside, the kernels that have levels are rounded to them."""
+    parameters = dict(state.student.network.named_parameters())
+    exact = {name: torch.empty_like(parameters[name]) for name in state.levels}
+
+    def to_levels(name: str) -> None:
+        exact[name].copy_(parameters[name])
+        parameters[name].copy_(rounded(parameters[name], state.levels[name]))
+
+    parts.share(to_levels, exact)
+    try:
+        yield
+    finally:
+        parts.share(lambda name: parameters[name].copy_(exact[name]), exact)
+
+
+def _average(state: State, parts: Parts) -> None:
     decay = min(state.recipe.ema_decay, (1 + state.step) / (10 + state.step))
-    for name, value in state.student.network.state_dict().items():
+
+    def follow(entry: tuple[str, torch.Tensor]) -> None:
+        name, value = entry
         if value.is_floating_point():
             state.averaged[name].lerp_(value, 1 - decay)
         else:
             state.averaged[name].copy_(value)
+
+    parts.share(follow, state.student.network.state_dict().items())
 
 
 def _close_epoch(state: State, photos: Photos, steps_per_epoch: int, work: Path) -> None:
     """Read the held-out photos with the averaged weights, add a row to the log, start the next tally."""
     recipe, tally = state.recipe, state.tally
     network = recipe.network(len(photos.synsets))
-    network.load_state_dict(state.averaged)
-    val_loss, val_accuracy = held_out(network, photos, recipe.val_px)
+    network.load_state_dict(state.averaged | {name: rounded(state.averaged[name], levels) for name, levels in state.levels.items()})
+    val_loss, val_accuracy = held_out(network, photos, recipe.val_px, step=recipe.val_step)
     progress = recipe.progress(state.step, steps_per_epoch, state.spent_s)
     values = (
         state.step / steps_per_epoch, progress, recipe.px_at(progress), recipe.rate_at(progress),
@@ -211,21 +236,20 @@ def _close_epoch(state: State, photos: Photos, steps_per_epoch: int, work: Path)
 
 
 @torch.inference_mode()
-def held_out(network: torch.nn.Module, photos: Photos, px: int) -> tuple[float, float]:
-    """Mean log loss and accuracy on the held-out photos, whole, resized to `px`."""
+def held_out(network: torch.nn.Module, photos: Photos, px: int, *, step: int = 1) -> tuple[float, float]:
+    """Mean log loss and accuracy on every `step`-th held-out photo, whole, resized to `px`."""
     network.eval()
     loss = right = 0.0
-    for start in range(0, len(photos.val), 250):
-        chosen = photos.val[start : start + 250]
-        x_nchw = normalised(torch.from_numpy(photos.pixels[chosen]))
-        if x_nchw.shape[-1] != px:
-            x_nchw = torch.nn.functional.interpolate(x_nchw, size=(px, px), mode="bilinear", align_corners=False, antialias=True)
+    rows = photos.val[::step]
+    for start in range(0, len(rows), 250):
+        chosen = rows[start : start + 250]
+        x_nchw = resized(normalised(torch.from_numpy(photos.pixels[chosen])), px)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(x_nchw).float()
         labels = torch.from_numpy(photos.labels[chosen])
         loss += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
         right += (logits.argmax(1) == labels).sum().item()
-    return loss / len(photos.val), right / len(photos.val)
+    return loss / len(rows), right / len(rows)
 
 
 def save(path: Path, state: State) -> None:
@@ -237,6 +261,7 @@ def save(path: Path, state: State) -> None:
     }
     tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
     tensors |= {f"averaged.{name}": value for name, value in state.averaged.items()} | momenta
+    tensors |= {f"levels.{name}": value for name, value in state.levels.items()}
     header = {"step": state.step, "spent_s": state.spent_s, "tally": dataclasses.asdict(state.tally), "log": state.log}
     save_tensors(path, tensors, {"recipe": state.recipe.to_json(), "state": json.dumps(header)})
 
@@ -245,8 +270,8 @@ def begin_with(path: Path, state: State) -> None:
     """Fill a fresh `state` with the averaged weights of another training's checkpoint, and its map to the teacher's features."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    state.student.load_state_dict(_with_prefix(tensors, "student."))
-    state.student.network.load_state_dict(_with_prefix(tensors, "averaged."))
+    state.student.load_state_dict(with_prefix(tensors, "student."))
+    state.student.network.load_state_dict(with_prefix(tensors, "averaged."))
     for name, value in state.student.network.state_dict().items():
         state.averaged[name].copy_(value)
 
@@ -264,20 +289,17 @@ def load(path: Path, state: State) -> None:
     different = [name for name in wanted if wanted[name] != found[name]]
     if different:
         raise ValueError(f"{path} was trained with other values of {', '.join(different)}; give another --out, or the same options")
-    state.student.load_state_dict(_with_prefix(tensors, "student."))
-    for name, value in _with_prefix(tensors, "averaged.").items():
+    state.student.load_state_dict(with_prefix(tensors, "student."))
+    for name, value in with_prefix(tensors, "averaged.").items():
         state.averaged[name].copy_(value)
+    state.levels = with_prefix(tensors, "levels.")
     parameters = dict(state.student.named_parameters())
-    for name, value in _with_prefix(tensors, "momentum.").items():
+    for name, value in with_prefix(tensors, "momentum.").items():
         # Same memory layout as the parameter: the optimizer's arithmetic is then the same as without the interruption.
         state.optimizer.state[parameters[name]]["momentum"] = torch.empty_like(parameters[name]).copy_(value)
     values = json.loads(header["state"])
     state.step, state.spent_s, state.log = values["step"], values["spent_s"], values["log"]
     state.tally = Tally(**values["tally"])
-
-
-def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What one lesson shows: a crop of a photo, in half of them with a second photo's crop laid over a part of it.
+"""What one lesson shows: a crop of a photo, in a fifth of them with a second photo's crop laid over a part of it.
 
 A view is numbers only, drawn once from a seed, so that teacher and student look at the same thing at their own sizes. Pieces of two
 photos side by side make inputs that no photo of the set is: a student that follows its teacher there, too, learns the teacher's function
@@ -15,7 +15,7 @@ import torch
 
 functional = torch.nn.functional
 
-PATCHED = 0.5
+PATCHED = 0.2
 """Share of the views with a patch."""
 PATCH_SIDES = (0.5, 0.85)
 """Sides of a patch as shares of the view's: of a 64 px view it still has 32, a photo's pixels halved."""

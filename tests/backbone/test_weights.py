@@ -184,12 +184,17 @@ def test_packed_tensors_are_read_as_levels_times_scales(tmp_path: Path) -> None:
         "w.codes": torch.tensor(codes, dtype=torch.uint8),
         "w.scale": torch.tensor([1.0, 10.0]),
         "w.shape": torch.tensor([2, 2, 3, 3]),
-        "levels": levels,
+        "w.levels": levels,
+        "few.codes": torch.tensor([0b10_01_00_11], dtype=torch.uint8),  # 2 bits a number
+        "few.levels": torch.tensor([-1.0, 0.0, 1.0, 5.0]),
+        "few.scale": torch.tensor([2.0]),
+        "few.shape": torch.tensor([1, 3]),
         "bias.scale": torch.ones(2),  # some network's own name
     }
     save_file(tensors, tmp_path / "packed.safetensors")
     read = read_tensors(tmp_path / "packed.safetensors")
-    assert set(read) == {"w", "bias.scale"}
+    assert set(read) == {"w", "few", "bias.scale"}
+    assert read["few"].tolist() == [[10.0, -2.0, 0.0]]
     wanted = levels[torch.tensor(positions)].view(2, 2, 3, 3) * torch.tensor([1.0, 10.0]).view(2, 1, 1, 1)
     torch.testing.assert_close(read["w"], wanted)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pretrain.augment import augmented, normalised
-from pretrain.export import export
+from pretrain.augment import augmented, normalised, resized
+from pretrain.export import INPUT_PX, export
 from pretrain.photos import Photos, read_photos
 from pretrain.products import Convolution, with_products
 from pretrain.recipe import Recipe
@@ -158,8 +158,45 @@ def test_the_export_reads_back_as_the_averaged_network(data: Path, tmp_path: Pat
     assert set(kept) == {name for name in state.averaged if not name.endswith("num_batches_tracked")}
     for name, value in kept.items():
         assert stored[name].shape == value.shape, name
-        error = (stored[name] - value).square().mean() / value.square().mean().clamp(min=1e-12)
-        assert error <= (0.01 if value.ndim > 1 else 0), name  # 5 bits a number
+        if "running" not in name:
+            error = (stored[name] - value).square().mean() / value.square().mean().clamp(min=1e-12)
+            assert error <= (1e-3 if value.ndim > 1 else 0), name  # 8 bits a number
+
+
+def test_exported_statistics_are_those_of_the_exported_weights(data: Path, tmp_path: Path) -> None:
+    photos = photos_of(data, tmp_path / "w")
+    run(photos, tmp_path / "w", dataclasses.replace(RECIPE, epochs=0.5))
+    export(tmp_path / "w" / "checkpoint.safetensors", tmp_path / "w" / "embedded.safetensors", photos)
+    stored = read_tensors(tmp_path / "w" / "embedded.safetensors")
+    network = RECIPE.network(2).eval()
+    network.load_state_dict(stored, strict=False)
+    seen: list[torch.Tensor] = []
+    network.get_submodule("layer4.0.bn2").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network(resized(normalised(torch.from_numpy(photos.pixels[photos.train])), INPUT_PX))
+    torch.testing.assert_close(stored["layer4.0.bn2.running_mean"], seen[0].mean((0, 2, 3)), rtol=0.02, atol=0.01)
+    torch.testing.assert_close(stored["layer4.0.bn2.running_var"], seen[0].var((0, 2, 3)), rtol=0.05, atol=0.01)
+
+
+def test_the_last_part_of_a_training_computes_with_the_numbers_that_the_file_can_hold(data: Path, tmp_path: Path) -> None:
+    wide = {"layers": [1, 1, 1, 1], "channels": [16, 16, 16, 136], "stem_width": 8}
+    recipe = dataclasses.replace(RECIPE, model_args=wide, epochs=0.75, rounded_from=0.4)
+    photos = photos_of(data, tmp_path / "a")
+    whole = run(photos, tmp_path / "a", recipe)
+    assert list(whole.levels) == ["layer4.0.conv2.weight"]
+    assert len(whole.levels["layer4.0.conv2.weight"]) == 32
+    kernel = whole.student.network.get_submodule("layer4.0.conv2").weight
+    assert len(kernel.unique()) > 1000  # what is trained is not rounded
+    photos = photos_of(data, tmp_path / "b")
+    run(photos, tmp_path / "b", dataclasses.replace(recipe, checkpoint_s=0.0), stop_after_steps=4)
+    (tmp_path / "c").mkdir()
+    continued = run(photos, tmp_path / "b", dataclasses.replace(recipe, checkpoint_s=0.0))
+    assert_same_weights(whole, continued)
+    other = run(photos_of(data, tmp_path / "c"), tmp_path / "c", dataclasses.replace(recipe, rounded_from=1.0))
+    assert not torch.equal(other.averaged["conv1.0.weight"], whole.averaged["conv1.0.weight"])
+    export(tmp_path / "a" / "checkpoint.safetensors", tmp_path / "a" / "embedded.safetensors", photos)
+    stored = read_tensors(tmp_path / "a" / "embedded.safetensors")
+    assert max(len(channel.unique()) for channel in stored["layer4.0.conv2.weight"]) <= 32
+    torch.testing.assert_close(stored["layer4.0.conv2.weight"], whole.averaged["layer4.0.conv2.weight"], rtol=0.3, atol=0.05)
 
 
 def test_a_batch_follows_from_the_seed_alone(data: Path, tmp_path: Path) -> None:
@@ -196,13 +233,13 @@ def test_a_patch_shows_the_other_photos_crop_where_it_lies() -> None:
     assert view.patched.tolist() == [0.25]
 
 
-def test_half_of_the_views_have_a_patch_inside_them() -> None:
+def test_a_fifth_of_the_views_have_a_patch_inside_them() -> None:
     views = draw_views(np.arange(400), 0.2, seed=1)
     patched = views.patched > 0
-    assert 0.4 < patched.mean() < 0.6
+    assert 0.12 < patched.mean() < 0.28
     assert (np.abs(views.patches[:, :2]) + views.patches[:, 2:] <= 1 + 1e-6).all()
     assert (views.others[~patched] == views.photos[~patched]).all()
-    assert len(np.unique(views.others[patched] - views.photos[patched])) > 50
+    assert len(np.unique(views.others[patched] - views.photos[patched])) > 20
 
 
 def test_colours_stay_near_those_of_the_photo_and_some_views_lose_their_detail() -> None:

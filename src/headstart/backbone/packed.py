@@ -1,19 +1,19 @@
-"""Weights in 5 bits each, for the next embedded backbone (today's is fp16): every number is one of 32 levels times its channel's scale.
+"""Weights in a few bits each: every number of a tensor is one of its 2**bits levels times its channel's scale.
 
-A tensor `x` of more than one dimension is stored as `x.codes`, uint8, the 5-bit positions of its numbers in `levels` one behind the other
-(lowest bit first, the last byte filled up with zeros); `x.scale`, float32, one for each entry of its first dimension; `x.shape`, int64.
-`levels`, float32 [32], is the file's. pretrain/export.py writes it.
+A tensor `x` of more than one dimension is stored as `x.codes`, uint8, the positions of its numbers in the levels one behind the other,
+each in `bits` bits (lowest bit first, the last byte filled up with zeros); `x.levels`, float32 [2**bits], at most 256; `x.scale`,
+float32, one for each entry of its first dimension; `x.shape`, int64. pretrain/export.py writes it.
 """
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     import torch
 
-BITS = 5
-CODES, SCALE, SHAPE, LEVELS = ".codes", ".scale", ".shape", "levels"
+ENDINGS = CODES, LEVELS, SCALE, SHAPE = ".codes", ".levels", ".scale", ".shape"
 
 
 def unpacked(tensors: dict[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
@@ -21,15 +21,26 @@ def unpacked(tensors: dict[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
     import torch
 
     names = [name.removesuffix(CODES) for name in tensors if name.endswith(CODES)]
-    if not names or LEVELS not in tensors:
+    if any(name + ending not in tensors for name in names for ending in ENDINGS):
         return tensors
     found = {}
     for name in names:
-        shape = tensors[name + SHAPE].tolist()
-        bits = np.unpackbits(tensors[name + CODES].numpy(), count=BITS * int(np.prod(shape)), bitorder="little").reshape(-1, BITS)
-        positions = torch.from_numpy(bits @ (1 << np.arange(BITS, dtype=np.uint8)))
+        shape, levels = tensors[name + SHAPE].tolist(), tensors[name + LEVELS].float()
+        bits = len(levels).bit_length() - 1
+        positions = _positions(tensors[name + CODES].numpy(), bits)[: int(np.prod(shape))]
         scale = tensors[name + SCALE].float()
-        found[name] = tensors[LEVELS].float()[positions.int()].view(shape) * scale.view(-1, *[1] * (len(shape) - 1))
-    endings = (CODES, SCALE, SHAPE)
-    mine = {name + ending for name in names for ending in endings} | {LEVELS}
+        found[name] = levels[torch.from_numpy(positions)].view(shape) * scale.view(-1, *[1] * (len(shape) - 1))
+    mine = {name + ending for name in names for ending in ENDINGS}
     return {name: tensor for name, tensor in tensors.items() if name not in mine} | found
+
+
+def _positions(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int32]:
+    """Eight positions, which fill `bits` bytes, at a time: bit by bit takes five times as long."""
+    rows = np.zeros((-(-len(codes) // bits), 8), np.uint8)
+    filled = np.zeros(len(rows) * bits, np.uint8)
+    filled[: len(codes)] = codes
+    rows[:, :bits] = filled.reshape(-1, bits)
+    words: npt.NDArray[np.uint64] = rows.view("<u8")
+    shifts = bits * np.arange(8, dtype=np.uint64)
+    positions: npt.NDArray[np.int32] = ((words >> shifts) & np.uint64(2**bits - 1)).astype(np.int32)
+    return positions.reshape(-1)
