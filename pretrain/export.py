@@ -16,7 +16,7 @@ from pretrain.rounding import bits_of, levels_of, positions_of, scale_of
 
 INPUT_PX = 160
 CROP = 1.0
-RECOUNTED = 4_096
+RECOUNTED = 2_048
 """Photos that batch norm's statistics are counted on."""
 
 

@@ -9,7 +9,7 @@ import torch
 
 LARGE, SMALL = 5, 8
 """Bits a number of kernels and matrices from `FEW` numbers on, and of smaller ones: cheap to keep, and hurt more."""
-FEW = 150_000
+FEW = 140_000
 
 
 def bits_of(value: torch.Tensor) -> int:
