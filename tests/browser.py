@@ -41,15 +41,21 @@ class PageError(Exception):
     """The page threw an error, or the browser refused a command."""
 
 
+def chromium() -> str:
+    """The program; the test that asks for it is skipped where there is none."""
+    program = next((found for name in PROGRAMS if (found := shutil.which(name)) is not None), None)
+    if program is None:
+        pytest.skip("no chromium in PATH to look at the page with")
+    return program
+
+
 @contextmanager
 def new_tab(folder: Path, *flags: str) -> Iterator["Tab"]:
     """A page in a browser of its own, whose profile lies in `folder`; the browser and all it started end with the block.
 
     The test that asks for it is skipped where there is no Chromium.
     """
-    program = next((found for name in PROGRAMS if (found := shutil.which(name)) is not None), None)
-    if program is None:
-        pytest.skip("no chromium in PATH to look at the page with")
+    program = chromium()
     (their_input, to_browser), (from_browser, their_output) = os.pipe(), os.pipe()
     command = [program, *FLAGS, *flags, "--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}", "about:blank"]
     # The browser reads commands from descriptor 3 and answers on 4.

@@ -3,7 +3,6 @@
 import dataclasses
 import html
 import re
-import shutil
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from browser import chromium
 from headstart.data.scan import scan
 from headstart.data.table import Omitted, Photo, Table
 from headstart.explore.drawn_map import draw
@@ -288,11 +288,8 @@ def _counts(photos: tuple[Photo, ...], names: tuple[str, ...]) -> dict[str, dict
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Browser:
-    program = next((found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("no chromium in PATH to look at the page with")
-    (tmp_path / "browser").mkdir()
-    return Browser(program, tmp_path / "browser")
+    (folder := tmp_path / "browser").mkdir()
+    return Browser(chromium(), folder)
 
 
 def test_every_figure_of_the_tables_is_in_sight_on_a_phone(page: Path, browser: Browser) -> None:

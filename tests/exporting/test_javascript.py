@@ -15,12 +15,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 import headstart
+from browser import chromium
 from headstart.data.pixels import prepare
 from headstart.runs import Run
 
 pytestmark = pytest.mark.slow
-
-CHROMIUM = next((name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None)
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +117,9 @@ def address(exported: Path) -> Iterator[str]:
 
 
 def test_a_browser_answers_as_predict_does(exported: Path, photos: list[Path], address: str, tmp_path: Path) -> None:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
+    program = chromium()
     for photo, expected in zip(photos, answers(exported, photos), strict=True):
-        words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--virtual-time-budget=60000"]
+        words = [program, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--virtual-time-budget=60000"]
         done = subprocess.run(
             [*words, "--dump-dom", f"{address}/example.html?photo={photo.name}"], capture_output=True, text=True, timeout=300
         )

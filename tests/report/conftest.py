@@ -1,7 +1,6 @@
 """Run folders to report on, made by hand, and a browser where there is one."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 from report_tools import Browser, MakeRun, write_csv
 
+from browser import chromium
 from headstart.evaluate import metrics
 
 
@@ -62,9 +62,5 @@ def make_run(tmp_path: Path) -> MakeRun:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Browser:
-    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
-        if (program := shutil.which(name)) is not None:
-            folder = tmp_path / "browser"
-            folder.mkdir()
-            return Browser(program, folder)
-    pytest.skip("no chromium in PATH to look at the page with")
+    (folder := tmp_path / "browser").mkdir()
+    return Browser(chromium(), folder)
