@@ -57,6 +57,7 @@ def main() -> None:
         sources = {"small": small_photos(photos, recipe.smallest_crop), "detailed": detailed_photos(given.detailed)}
         lessons = tuple(teach(source, name, given.teacher, kept, n_views=recipe.views) for name, source in sources.items())
         train(photos, Course(lessons, classifier_of(read_teacher(given.teacher))), given.out, recipe, start=given.start)
+    torch.set_num_threads(recipe.parts)
     export(given.out / "checkpoint.safetensors", given.weights if given.weights is not None else given.out / "embedded.safetensors", photos)
 
 

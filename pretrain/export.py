@@ -12,7 +12,7 @@ from pretrain.augment import MEAN, STD, normalised, resized
 from pretrain.files import save_tensors, with_prefix
 from pretrain.photos import Photos
 from pretrain.recipe import Recipe
-from pretrain.rounding import bits_of, levels_of, positions_of, scale_of
+from pretrain.rounding import levels_of, positions_of, scale_of
 
 INPUT_PX = 160
 CROP = 1.0
@@ -31,7 +31,7 @@ def export(checkpoint: Path, target: Path, photos: Photos) -> None:
         recipe = Recipe.from_json(file.metadata()["recipe"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     averaged, trained = with_prefix(tensors, "averaged."), with_prefix(tensors, "levels.")
-    stored = packed({name: value for name, value in averaged.items() if value.ndim > 1}, trained)
+    stored = packed({name: value for name, value in averaged.items() if value.ndim > 1}, trained, recipe)
     network = recipe.network(len(photos.synsets))
     network.load_state_dict(averaged | unpacked(stored))
     recount(network, photos)
@@ -49,7 +49,8 @@ def export(checkpoint: Path, target: Path, photos: Photos) -> None:
         "bn_folded": False,
         "classes": len(photos.synsets),
         "class_names": [{"id": synset, "name": name} for synset, name in zip(photos.synsets, photos.names, strict=True)],
-        "source": "trained by headstart's pretrain/ on Tiny ImageNet, 90,000 of its 100,000 training photos at 64 px, with the answers of "
+        "source": "trained by headstart's pretrain/ on Tiny ImageNet, 90,000 of its 100,000 training photos at 64 px, and 222 larger "
+        "photos of ImageNet without labels, with the answers of "
         "vit_tiny_patch16_224 (ImageNet weights) to learn from",
         "licence": "MIT (photos: research use)",
     }
@@ -70,13 +71,13 @@ def recount(network: torch.nn.Module, photos: Photos) -> None:
     network.eval()
 
 
-def packed(tensors: dict[str, torch.Tensor], levels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def packed(tensors: dict[str, torch.Tensor], levels: dict[str, torch.Tensor], recipe: Recipe) -> dict[str, torch.Tensor]:
     """Kernels and matrices in a few bits a number, as `headstart.backbone.packed` reads them; `levels` of some are given."""
     stored = {}
     for name, value in tensors.items():
-        own = levels.get(name, levels_of(value))
+        own = levels[name] if name in levels else levels_of(value, recipe.bits_of(value))
         positions = positions_of(value, own).flatten().to(torch.uint8).numpy()
-        bits = np.unpackbits(positions[:, None], axis=1, count=bits_of(value), bitorder="little")
+        bits = np.unpackbits(positions[:, None], axis=1, count=len(own).bit_length() - 1, bitorder="little")
         stored[name + CODES] = torch.from_numpy(np.packbits(bits, bitorder="little"))
         stored |= {name + LEVELS: own, name + SCALE: scale_of(value), name + SHAPE: torch.tensor(value.shape)}
     return stored

@@ -46,7 +46,9 @@ class Muon(torch.optim.Optimizer):
         p, group = entry
         assert p.grad is not None
         grad = p.grad.add(p, alpha=group["weight_decay"]) if group["weight_decay"] else p.grad
-        momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+        if "momentum" not in self.state[p]:
+            self.state[p]["momentum"] = torch.zeros_like(p)
+        momentum = self.state[p]["momentum"]
         momentum.mul_(group["momentum"]).add_(grad)
         step = grad.add(momentum, alpha=group["momentum"])
         if group["kernels"]:

@@ -1,7 +1,7 @@
 """One batch in several parts, each on a thread of its own with its own batch statistics, as if on several machines.
 
 PyTorch's own threads meet at a barrier after every operation; on a machine that does other work too, they mostly wait for each
-other there (docs/LOG.md, 2026-11-20). Parts meet once per step.
+other there (docs/LOG.md, 2026-11-20). Parts meet a few times per step.
 """
 
 import copy
@@ -63,9 +63,6 @@ class Parts:
                 work(entry)
 
         list(self.pool.map(alone, entries))
-
-    def close(self) -> None:
-        self.pool.shutdown()
 
     def _one(self, part: int, draw: Draw) -> tuple[tuple[torch.Tensor, ...], Sums]:
         torch.set_num_threads(1)  # a setting of the calling thread

@@ -46,6 +46,9 @@ class Recipe:
     """(until this part of the run, side of the crops in px): small crops first, because they cost less."""
     rounded_from: float = 0.85
     """From this part of the run on the large kernels are rounded as the file will hold them (rounding.py)."""
+    bits: tuple[int, int] = (5, 8)
+    """Of a number in the file: in kernels and matrices of at least `large` numbers, and in smaller ones, which are cheap to keep."""
+    large: int = 140_000
     ema_decay: float = 0.998
     """Of the averaged weights, which are the ones kept (per step; rises towards this value over the first steps)."""
     val_px: int = 96
@@ -75,6 +78,10 @@ class Recipe:
         """Side of the crops at `progress`, in px."""
         return next((px for until, px in self.sizes if progress < until), self.sizes[-1][1])
 
+    def bits_of(self, value: torch.Tensor) -> int:
+        """Bits that a number of this tensor has in the file."""
+        return self.bits[0] if value.numel() >= self.large else self.bits[1]
+
     def network(self, n_classes: int) -> torch.nn.Module:
         """The network with fresh weights drawn from `seed`."""
         torch.manual_seed(self.seed)
@@ -88,7 +95,9 @@ class Recipe:
     def from_json(cls, text: str) -> "Recipe":
         values = json.loads(text)
         values["sizes"] = tuple((until, px) for until, px in values["sizes"])
-        values["losses"] = tuple(values["losses"])
+        for name in ("losses", "bits"):
+            if name in values:
+                values[name] = tuple(values[name])
         return cls(**values)
 
 

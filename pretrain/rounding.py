@@ -7,26 +7,18 @@ gradients pass as if they were not, so that the averaged weights lose little whe
 
 import torch
 
-LARGE, SMALL = 5, 8
-"""Bits a number of kernels and matrices from `FEW` numbers on, and of smaller ones: cheap to keep, and hurt more."""
-FEW = 140_000
-
-
-def bits_of(value: torch.Tensor) -> int:
-    return LARGE if value.numel() >= FEW else SMALL
-
 
 def scale_of(value: torch.Tensor) -> torch.Tensor:
     """Root mean square of each channel's numbers, [channels]."""
     return value.flatten(1).square().mean(1).sqrt().clamp(min=1e-12)
 
 
-def levels_of(value: torch.Tensor, *, most: int = 300_000, rounds: int = 60) -> torch.Tensor:
+def levels_of(value: torch.Tensor, bits: int, *, most: int = 300_000, rounds: int = 60) -> torch.Tensor:
     """The levels nearest to which the scaled numbers of `value` lie, on average of squares, float32 [2**bits], rising.
 
     Source: Lloyd 1982, "Least squares quantization in PCM".
     """
-    n_levels = 2 ** bits_of(value)
+    n_levels = 2**bits
     scaled = (value.flatten(1) / scale_of(value)[:, None]).flatten()
     chosen = scaled[torch.randperm(len(scaled), generator=torch.Generator().manual_seed(0))[:most]].double()
     levels = torch.quantile(chosen[:100_000], (torch.arange(n_levels).double() + 0.5) / n_levels)
@@ -39,23 +31,25 @@ def levels_of(value: torch.Tensor, *, most: int = 300_000, rounds: int = 60) -> 
 
 def positions_of(value: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """Which level is nearest to each scaled number of `value`, to bf16's precision; int64, of its shape."""
-    return _looked_up(torch.bucketize(_every_bf16(), (levels[1:] + levels[:-1]) / 2), value)
+    return _looked_up(_nearest(levels), value, scale_of(value))
 
 
 def rounded(value: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """`value` as the file would give it back."""
-    nearest = levels[torch.bucketize(_every_bf16(), (levels[1:] + levels[:-1]) / 2)]
-    return _looked_up(nearest, value).mul_(_as_rows(scale_of(value), value))
+    scale = scale_of(value)
+    return _looked_up(levels[_nearest(levels)], value, scale).mul_(_as_rows(scale, value))
 
 
-def _looked_up(table: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def _looked_up(table: torch.Tensor, value: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """For each scaled number, the entry of its bf16 bits: a seventh of the time of a search among the levels."""
-    bits = (value / _as_rows(scale_of(value), value)).bfloat16().contiguous().view(torch.int16).int() & 0xFFFF
+    bits = (value / _as_rows(scale, value)).bfloat16().contiguous().view(torch.int16).int() & 0xFFFF
     return table.index_select(0, bits.flatten()).view(value.shape)
 
 
-def _every_bf16() -> torch.Tensor:
-    return torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16).float()
+def _nearest(levels: torch.Tensor) -> torch.Tensor:
+    """For each of the 65,536 numbers of bf16, in the order of their bits, the position of the nearest level."""
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16).float()
+    return torch.bucketize(every, (levels[1:] + levels[:-1]) / 2)
 
 
 def _as_rows(scale: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

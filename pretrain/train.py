@@ -23,7 +23,7 @@ from pretrain.parts import Parts
 from pretrain.photos import Photos
 from pretrain.products import with_products
 from pretrain.recipe import Recipe
-from pretrain.rounding import LARGE, bits_of, levels_of, rounded
+from pretrain.rounding import levels_of, rounded
 from pretrain.student import Batch, Student
 from pretrain.teacher import Classifier, Lessons
 from pretrain.views import jittered, show
@@ -136,8 +136,8 @@ def _one_step(state: State, parts: Parts, course: Course, progress: float, steps
 
     state.optimizer.scale(recipe.rate_at(progress))
     if progress >= recipe.rounded_from and not state.levels:
-        large = {name: value for name, value in state.averaged.items() if value.ndim > 1 and bits_of(value) == LARGE}
-        state.levels = {name: levels_of(value) for name, value in large.items()}
+        large = {name: value for name, value in state.averaged.items() if value.ndim > 1 and value.numel() >= recipe.large}
+        state.levels = {name: levels_of(value, recipe.bits_of(value)) for name, value in large.items()}
     with _rounded(state, parts):
         sums = parts.gradients(draw)
     if not math.isfinite(sums.loss):
@@ -216,7 +216,7 @@ def _average(state: State, parts: Parts) -> None:
 
 
 def _close_epoch(state: State, photos: Photos, steps_per_epoch: int, work: Path) -> None:
-    """Read the held-out photos with the averaged weights, add a row to the log, start the next tally."""
+    """Read held-out photos with the averaged weights, rounded if training rounds; add a row to the log, start the next tally."""
     recipe, tally = state.recipe, state.tally
     network = recipe.network(len(photos.synsets))
     network.load_state_dict(state.averaged | {name: rounded(state.averaged[name], levels) for name, levels in state.levels.items()})
