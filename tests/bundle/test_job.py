@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,7 +80,7 @@ def answered(path: Path) -> list[str]:
 
 
 def content(out: Path) -> dict[str, bytes]:
-    return {"": out.read_bytes()} if out.is_file() else {path.name: path.read_bytes() for path in out.iterdir()}
+    return {"": out.read_bytes()} if out.is_file() else {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -164,7 +165,8 @@ def test_a_stop_between_any_two_changes_on_disk_loses_and_doubles_nothing(
             n_stops += 1
         finally:
             n_changes = -(10**6)
-        unfinished = (out.with_name(f"{out.name}.parts") / "job.json").exists() or not out.exists()
+        parts = out.with_name(f"{out.name}.parts") if shard is None else out / "_parts"
+        unfinished = (parts / "job.json").exists() or not out.exists() or not content(out)
         if unfinished and not (out / "_job.json").exists():
             answer(bundle, photos, out, format="csv", shard=shard)
         assert content(out) == content(whole)
@@ -231,7 +233,7 @@ def test_shards_are_whole_files_of_their_size_and_are_there_once_complete(
     with pytest.raises(StopError):
         answer(bundle, photos, tmp_path / "out", format="parquet", shard=100)
     undo()
-    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["00000.parquet", "00001.parquet"]
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["00000.parquet", "00001.parquet", "_parts"]
     answer(bundle, photos, tmp_path / "out", format="parquet", shard=100)
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == [*(f"0000{i}.parquet" for i in range(3)), "_job.json"]
     table = pyarrow.parquet.read_table(tmp_path / "out")  # pyarrow takes the folder as one table
@@ -239,6 +241,24 @@ def test_shards_are_whole_files_of_their_size_and_are_there_once_complete(
     record = json.loads((tmp_path / "out" / "_job.json").read_text(encoding="utf-8"))
     assert (record["model"], record["photos"]) == (bundle.digest, {"n": N, "sha256": photos.sha256})
     assert record["options"]["shard"] == 100
+
+
+def test_shards_go_to_another_disk_and_to_the_folder_one_is_in(
+    bundle: Bundle, photos: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    answer(bundle, photos, Path("."), format="csv", shard=200)
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["00000.csv", "00001.csv", "_job.json"]
+    with pytest.raises(ConfigError, match="expected a file for the answers, found a folder"):
+        answer(bundle, photos, Path("."), format="csv")
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system at /dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory) as far:
+        (tmp_path / "link").symlink_to(far)
+        answer(bundle, photos, tmp_path / "link", format="csv", shard=200)
+        assert sorted(path.name for path in Path(far).iterdir()) == ["00000.csv", "00001.csv", "_job.json"]
 
 
 def test_another_job_in_the_same_place_is_refused_and_says_why(
@@ -296,14 +316,14 @@ def test_places_that_hold_something_else_are_refused(bundle: Bundle, photos: Pat
 
 
 def test_a_folder_of_the_users_that_is_called_as_the_parts_are_is_left_alone(bundle: Bundle, photos: Paths, tmp_path: Path) -> None:
-    mine = tmp_path / "car.parts" / "my photo.jpg"
-    mine.parent.mkdir()
+    mine = tmp_path / "car" / "_parts" / "my photo.jpg"
+    mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     (mine.parent / "lock").write_text("mine too")
-    with pytest.raises(ConfigError, match=r"expected no folder .*car\.parts, or one with an unfinished job, found one with my photo\.jpg"):
+    with pytest.raises(ConfigError, match=r"expected no folder .*car/_parts, or one with an unfinished job, found one with my photo\.jpg"):
         answer(bundle, photos, tmp_path / "car", format="csv", shard=100)
     assert (mine.read_text(), (mine.parent / "lock").read_text()) == ("mine", "mine too")
-    assert not (tmp_path / "car").exists()
+    assert [path.name for path in (tmp_path / "car").iterdir()] == ["_parts"]
 
 
 def test_a_job_that_goes_on_removes_only_what_it_made(

@@ -64,6 +64,18 @@ def test_a_pillow_image_is_turned_upright_and_made_rgb(bundle: Bundle, tmp_path:
     assert bundle.predict(Image.new("CMYK", (50, 50))).reason is None
 
 
+def test_a_pillow_image_whose_decoder_fails_is_a_row_with_its_reason(bundle: Bundle, photo: Photo, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    data = (tmp_path / "noise.png").read_bytes()
+    third = data.index(b"IDAT", data.index(b"IDAT", data.index(b"IDAT") + 4) + 4)
+    (tmp_path / "broken.png").write_bytes(data[:third] + b"\0\0\0\0" + data[third + 4 :])
+    with Image.open(tmp_path / "broken.png") as image:
+        broken, good = bundle.predict([image, photo("a.png")])
+    assert broken.reason.startswith("cannot be read")
+    assert good.reason is None
+
+
 def test_photos_come_back_in_order_with_bad_ones_in_their_place(bundle: Bundle, photo: Photo, tmp_path: Path) -> None:
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     good = [photo(f"{i}.png", colours[i]) for i in range(3)]

@@ -137,6 +137,17 @@ def test_the_picture_shows_photos_answers_and_what_could_not_be_read(predict: Ru
     assert (np.abs(page - (0xA4, 0x40, 0x0A)).sum(-1) < 6).sum() > 50  # words in the colour of what is wrong
 
 
+def test_the_picture_of_an_earlier_start_is_no_photo_and_replaces_none(predict: Run, photo: Photo, tmp_path: Path) -> None:
+    given = photo("red.png", (250, 0, 0))
+    words = [tmp_path / "photos", "--plot", tmp_path / "photos" / "answers.png", "--format", "csv"]
+    first, again = predict(*words), predict(*words)
+    assert first[0] == again[0] == 0
+    assert first[1] == again[1]
+    status, _, said = predict(given, "--plot", given)
+    assert status == 1
+    assert "--plot would replace a photo" in said
+
+
 def bar_px(picture: Image.Image, colour: tuple[int, int, int]) -> int:
     """The longest run of a colour in a row of pixels, letters on it aside."""
     return int((np.abs(np.asarray(picture).astype(int) - colour).sum(-1) < 6).sum(1).max())

@@ -112,8 +112,8 @@ def test_the_python_example_prepares_the_same_pixels(exported: exporting.Export,
     spec.loader.exec_module(example)
     rng = np.random.default_rng(1)
     for orientation in range(1, 9):
-        for size in ((333, 511), (40, 90)):
-            photo = tmp_path / f"{orientation} {size[0]}.jpg"
+        for size, kind in (((333, 511), "jpg"), ((40, 90), "jpg"), ((60, 90), "tif")):
+            photo = tmp_path / f"{orientation} {size[0]}.{kind}"
             exif = Image.Exif()
             exif[0x0112] = orientation
             Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(photo, exif=exif)
@@ -184,7 +184,7 @@ def test_an_export_that_answers_otherwise_is_not_kept(run: Run, tmp_path: Path, 
         onnx.save(model, folder / "model.onnx")
 
     monkeypatch.setitem(forms.WRITERS, "onnx", off)
-    with pytest.raises(BundleError, match="logits of the golden pictures differ by"):
+    with pytest.raises(ExportError, match=r"not kept: .* logits of the golden pictures differ by"):
         headstart.export(run.folder, out=tmp_path / "onnx")
     monkeypatch.setattr("headstart.bundle.predict._TOLERANCE", {"fp32": 1.0, "bf16": 1.0})
     with pytest.raises(
@@ -219,6 +219,30 @@ def test_bf16_is_nothing_that_was_not_tried_on_photos(run: Run, tmp_path: Path, 
     done = headstart.export(apart, out=tmp_path / "onnx")
     assert headstart.load(done.folder).record.computed_in == ("fp32",)
     assert "in which alone readers will compute it" in done.certificate.notices[0]
+
+
+def test_where_bf16_could_not_be_tried_the_certificate_says_that_readers_keep_to_fp32(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "bf16_is_fast", lambda: False)
+    done = headstart.export(run.folder, out=tmp_path / "onnx")
+    assert headstart.load(done.folder).record.computed_in == ("fp32",)
+    assert any("bf16 was not tried" in notice for notice in done.certificate.notices)
+    asked = headstart.export(run.folder, out=tmp_path / "fp32", precision="fp32")
+    assert not any("bf16" in notice for notice in asked.certificate.notices)
+
+
+def test_an_export_goes_into_an_empty_folder_that_is_there(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to("far")
+    done = headstart.export(run.folder, out=tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    names = {path.name for path in (tmp_path / "far").iterdir()}
+    assert {*done.certificate.files, "bundle.json", "certificate.json", "CERTIFICATE.md", "example.py"} <= names
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    headstart.export(run.folder, out=".")
+    assert {path.name for path in (tmp_path / "here").iterdir()} == names
 
 
 def test_a_torch_program_answers_as_the_run_does(run: Run, tmp_path: Path) -> None:

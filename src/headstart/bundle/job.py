@@ -2,8 +2,9 @@
 
 predict_to(load_bundle("runs/a"), Paths(find(["new/"])), Path("answers.parquet"))
 
-While it runs, finished answers lie in parts beside the file; whoever is killed, at whatever moment, has lost the seconds since the last
-part. The same call goes on from there and leaves the same bytes as one that nothing stopped: docs/formats.md, "A job's parts".
+While it runs, finished answers lie in parts beside the file, or in the folder of the files; whoever is killed, at whatever moment, has
+lost the seconds since the last part. The same call goes on from there and leaves the same bytes as one that nothing stopped:
+docs/formats.md, "A job's parts".
 """
 
 import contextlib
@@ -37,7 +38,7 @@ _FEW = 20  # photos, below which there is no bar to look at
 _RECORD, _LOCK = "job.json", "lock"
 # All that a job makes in its folder, `files.atomic_file`'s temporaries included. What is called otherwise is the user's, and stays.
 _OWN_NAMES = re.compile(r"lock|job\.json|unnamed|joined|\.(job\.json|unnamed|joined)\..+\.part|\d{10,}-\d{10,}\.(csv|json|parquet)")
-_SHARDS_RECORD = "_job.json"  # readers of folders of Parquet or CSV files pass over names that begin so
+_SHARDS_RECORD, _SHARDS_PARTS = "_job.json", "_parts"  # readers of folders of Parquet or CSV files pass over names that begin so
 
 
 def predict_to(
@@ -68,7 +69,7 @@ def predict_to(
     format = check_format(format_of(out) if format is None else format, FORMATS)
     if not len(photos):
         raise DataError("no photos to predict")
-    job = _Job(out, out.with_name(f"{out.name}.parts"), format, len(photos), shard)
+    job = _Job(out, _parts_folder(out, shard), format, len(photos), shard)
     _check_place(job)
     session = open_engine(bundle, *settle(bundle, len(photos), provider, precision))
     record = {
@@ -207,6 +208,19 @@ def format_of(out: Path) -> str:
     return ending
 
 
+def _parts_folder(out: Path, shard: int | None) -> Path:
+    """Where parts lie: on the disk of what is made of them, so that a rename puts it in its place.
+
+    Raises: ConfigError: `out` is a folder and should be a file.
+    """
+    if shard is not None:
+        return out / _SHARDS_PARTS  # `out` may be another disk's, mounted or linked
+    if out.is_dir():
+        shown = safe_text(str(out))
+        raise ConfigError(f"expected a file for the answers, found a folder: {shown}", hint="choose another, or ask for shards")
+    return out.with_name(f"{out.name}.parts")
+
+
 def _is_own(path: Path) -> bool:
     return _OWN_NAMES.fullmatch(path.name) is not None and path.is_file()
 
@@ -224,8 +238,6 @@ def _check_place(job: _Job) -> None:
             hint="answers are collected there: choose another --out, or rename that folder",
         )
     if shard is None:
-        if out.is_dir():
-            raise ConfigError(f"expected a file for the answers, found a folder: {shown}", hint="choose another, or ask for shards")
         return
     if shard < 1:
         raise ConfigError(f"expected at least 1 photo a shard, found {shard}")
@@ -233,7 +245,7 @@ def _check_place(job: _Job) -> None:
         raise ConfigError(f"expected a folder for the shards, found a file: {shown}", hint="choose another, or remove it")
     if (out / _SHARDS_RECORD).exists():
         raise ConfigError(f"{shown} already holds the answers of a finished job", hint="choose another folder, or remove that one first")
-    if out.is_dir() and any(out.iterdir()) and not is_unfinished:
+    if out.is_dir() and any(path != job.folder for path in out.iterdir()) and not is_unfinished:
         raise ConfigError(f"{shown} is not empty and holds no unfinished job", hint="choose another folder, or an empty one")
 
 

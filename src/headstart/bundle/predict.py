@@ -241,7 +241,7 @@ def read(photo: Photo, preprocessing: Preprocessing, *, max_pixels: int | None =
             return Read(path, load(photo, preprocessing, max_pixels=max_pixels))
     except DataError as error:
         return Read(path, reason=getattr(error, "reason", error.message))
-    except (OSError, ValueError, MemoryError) as error:  # a Pillow image whose file is damaged or closed
+    except Exception as error:  # a Pillow image whose file is damaged or closed: its decoders raise whatever they like
         return Read(path, reason=f"cannot be read ({str(error) or type(error).__name__})")
     return Read(path, reason=f"not a photo but {type(photo).__name__}")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -73,7 +74,7 @@ def predict(
         pictures.check_name(plot, "--plot")
     written = _format(format, out, shard)
     bundle = open_model(model, weights)
-    files = _files(photos if photos is not None else [], listed)
+    files = _files(photos if photos is not None else [], listed, plot)
     session = engine.open_engine(bundle, *engine.settle(bundle, len(files), provider, precision))
     how: dict[str, Any] = {"top": top, "provider": session.provider, "precision": session.precision}
     if plot is not None:
@@ -108,16 +109,20 @@ def _format(format: str | None, out: Path | None, shard: int | None) -> str:
     return found
 
 
-def _files(names: list[str], listed: str | None) -> "Paths":
-    """The photos that are named, then those in the list."""
+def _files(names: list[str], listed: str | None, plot: Path | None) -> "Paths":
+    """The photos that are named, then those in the list; without the picture that an earlier start of the command drew among them."""
     from headstart.bundle.listing import Paths, find, read_list
-    from headstart.errors import DataError, safe_text
+    from headstart.errors import ConfigError, DataError, safe_text
 
+    drawn = None if plot is None else os.path.abspath(plot)
+    if any(os.path.abspath(name) == drawn for name in names):
+        raise ConfigError(f"--plot would replace a photo: {safe_text(str(plot))}", hint="choose another name for the picture")
+    found = (path for path in find(names) if drawn is None or os.path.abspath(path) != drawn)
     if listed is None:
-        return Paths(find(names))
+        return Paths(found)
     try:
         with contextlib.nullcontext(sys.stdin.buffer) if listed == "-" else open(listed, "rb") as file:
-            files = Paths(itertools.chain(find(names), read_list(file)))
+            files = Paths(itertools.chain(found, read_list(file)))
     except OSError as error:
         raise DataError(f"cannot read the list {safe_text(listed)}: {error.strerror}", hint="check the name given as --list") from error
     if not len(files):

@@ -18,7 +18,7 @@ from headstart.bundle.own_classes import open_model
 from headstart.bundle.predict import open_engine
 from headstart.bundle.record import COMPUTED_IN, FP32, INT8, NETWORK_FILE, Golden, Record
 from headstart.data.golden import golden_images
-from headstart.errors import BundleError, ConfigError, did_you_mean, safe_text
+from headstart.errors import BundleError, ConfigError, ExportError, did_you_mean, safe_text
 from headstart.exporting import compared, photos
 from headstart.exporting.certificate import Certificate
 from headstart.exporting.certify import Work, certify, sha256_of
@@ -82,8 +82,9 @@ def export(
             hint=f"{photos.WORDS}, or leave --precision out: it is then computed in fp32",
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
+    place = folder if folder.is_dir() else folder.parent  # a folder that is there may be another disk's, mounted or linked
     try:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        with tempfile.TemporaryDirectory(dir=place, prefix=f".{folder.name}.") as temporary:
             draft = Path(temporary) / "export"
             draft.mkdir()
             work = Work(bundle, chosen, draft, format, INT8 if int8 else FP32, Bar(int8, max_drop), precision)
@@ -96,11 +97,19 @@ def export(
                 certificate = _bundle(work)
             for name in EXAMPLES[format]:
                 shutil.copyfile(Path(__file__).with_name("examples") / name, draft / name)
-            folder.rmdir() if folder.exists() else None  # empty, as `check` found it
-            os.replace(draft, folder)
+            _keep(draft, folder)
     except OSError as error:
         raise cannot_write(folder, error) from error
     return Export(folder, certificate)
+
+
+def _keep(draft: Path, folder: Path) -> None:
+    """Put the export in its place: at once where there is no folder yet, else file by file, last the one by which readers know it."""
+    if not folder.is_dir():
+        os.replace(draft, folder)
+        return
+    for path in sorted(draft.iterdir(), key=lambda path: path.name == RECORD_FILE):
+        os.replace(path, folder / path.name)
 
 
 def check(folder: Path, format: str, *, int8: bool, max_drop: float = MAX_DROP, precision: str = "auto") -> None:
@@ -167,14 +176,14 @@ def _bundle(work: Work) -> Certificate:
 
 
 def _opened(trial: Bundle, ways: Sequence[tuple[str, str]], precision: str) -> tuple[list[runtime.Session], list[str]]:
-    """The export in each way; why bf16 was left out where it already fails on the golden pictures. Raises: BundleError: fp32 does."""
+    """The export in each way; why bf16 was left out where it already fails on the golden pictures. Raises: ExportError: fp32 does."""
     sessions, lost = [], []
     for way in ways:
         try:
             sessions.append(open_engine(trial, *way))
         except BundleError as error:
             if way[1] == "fp32" or precision == "bf16":
-                raise
+                raise ExportError(f"the export was not kept: {error.message}", hint=error.hint) from error
             lost.append(f"{error.message}: readers will compute it in fp32")
     return sessions, lost
 

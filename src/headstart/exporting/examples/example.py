@@ -83,7 +83,7 @@ def prepare(name: str, input_px: int, crop: float, interpolation: str) -> np.nda
     drafted = image.draft(None, (DRAFT_HEADROOM * resize_px,) * 2)
     width, height = image.size if drafted is None else drafted[1][2:]
     # Of a JPEG decoded small, the photo may end inside the last row and column: that part stays out, whichever way it is turned.
-    turned = image.getexif().get(0x0112, 1)
+    turned = 1 if image.format == "TIFF" else image.getexif().get(0x0112, 1)  # Pillow turns a TIFF itself, its size included
     image = to_rgb(ImageOps.exif_transpose(image))
     if turned in (5, 6, 7, 8):
         width, height = height, width
