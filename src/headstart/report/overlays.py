@@ -11,7 +11,7 @@ from headstart.report.folder import RunFolder
 from headstart.report.pictures import THUMBNAIL_PX, small_jpeg
 
 MOST = 8
-SECONDS = 4.0  # a map asks the network `PASSES` times: 8 maps of the embedded backbone, two or three of a large one
+SECONDS = 4.0  # a map asks the network `PASSES` times: about five maps of the embedded backbone, two or three of a large one
 
 
 def overlays(folder: RunFolder, mistakes: Sequence[tuple[str, str]], seconds: float = SECONDS) -> dict[str, str]:
