@@ -290,7 +290,7 @@ def test_a_split_without_test_or_with_one_class_to_train_is_refused(photos: Path
 def test_the_record_holds_what_was_resolved_and_what_to_know(photos: Path, tmp_path: Path) -> None:
     run = headstart.fit(photos, out=tmp_path / "run", set={"head.kind": "dense", **SMALL})
     config = run.record["config"]
-    assert (config["backbone"], config["px"]) == ("embedded", 128)
+    assert (config["backbone"], config["px"]) == ("embedded", 160)
     assert config["engine"] in ("openvino", "torch")
     assert run.record["backbone"]["hub_id"] is None
     assert config["precision"] in ("fp32", "bf16")

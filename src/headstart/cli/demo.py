@@ -16,7 +16,7 @@ def demo(
 ) -> None:
     """Run the whole job offline on a data set that is already here: scikit-learn's 1,797 handwritten digits.
 
-    Uses the backbone inside the package. Takes under a minute on two cores.
+    Uses the backbone inside the package. Takes about a minute on two cores.
     """
     from headstart import config as configs
     from headstart import runs
