@@ -50,8 +50,7 @@ def export(checkpoint: Path, target: Path, photos: Photos, detailed: Pixels) -> 
         "classes": len(photos.synsets),
         "class_names": [{"id": synset, "name": name} for synset, name in zip(photos.synsets, photos.names, strict=True)],
         "source": "trained by headstart's pretrain/ on Tiny ImageNet, 90,000 of its 100,000 training photos at 64 px, and 222 larger "
-        "photos of ImageNet without labels, with the answers of "
-        "vit_tiny_patch16_224 (ImageNet weights) to learn from",
+        "photos of ImageNet without labels, with the answers of vit_tiny_patch16_224 (ImageNet weights) to learn from",
         "licence": "MIT (photos: research use)",
     }
     save_tensors(target, stored, {"headstart": json.dumps(facts, ensure_ascii=False)})

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from pretrain.threads import share
+
 
 class Muon(torch.optim.Optimizer):
     """Kernels (4 dimensions): orthogonalised momentum; a step turns a kernel by about `lr` radians. Others: SGD with Nesterov momentum.
@@ -38,11 +40,9 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         work = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
         work.sort(key=lambda entry: -entry[0].numel())
-        list(self.pool.map(self._turn, work))
+        share(self.pool, self._turn, work)
 
-    @torch.no_grad()
     def _turn(self, entry: tuple[torch.nn.Parameter, dict[str, Any]]) -> None:
-        torch.set_num_threads(1)  # a setting of the calling thread
         p, group = entry
         assert p.grad is not None
         grad = p.grad.add(p, alpha=group["weight_decay"]) if group["weight_decay"] else p.grad

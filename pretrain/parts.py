@@ -6,16 +6,14 @@ other there (docs/LOG.md, 2026-11-20). Parts meet a few times per step.
 
 import copy
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 
 from pretrain.student import Batch, Student
-
-Entry = TypeVar("Entry")
+from pretrain.threads import share
 
 Draw = Callable[[int], Batch]
 """Part number to its photos."""
@@ -50,19 +48,9 @@ class Parts:
             parameter, grads = entry
             parameter.grad = functools.reduce(torch.add, grads) / n
 
-        self.share(add, zip(self.parameters, zip(*(grads for grads, _ in done), strict=True), strict=True))
+        share(self.pool, add, zip(self.parameters, zip(*(grads for grads, _ in done), strict=True), strict=True))
         self._share_statistics()
         return Sums(sum(sums.loss for _, sums in done), n)
-
-    def share(self, work: Callable[[Entry], None], entries: Iterable[Entry]) -> None:
-        """`work` on each entry, shared out among the threads."""
-
-        def alone(entry: Entry) -> None:
-            torch.set_num_threads(1)  # a setting of the calling thread
-            with torch.no_grad():  # so is this
-                work(entry)
-
-        list(self.pool.map(alone, entries))
 
     def _one(self, part: int, draw: Draw) -> tuple[tuple[torch.Tensor, ...], Sums]:
         torch.set_num_threads(1)  # a setting of the calling thread

@@ -59,14 +59,17 @@ class Classifier:
 def teach(source: Source, name: str, weights: Path, work: Path, *, n_views: int, seed: int = 0) -> Lessons:
     """The teacher's answers for `n_views` views of every row; what an earlier call computed under `work` is kept.
 
-    A killed call loses at most the view it was at. Files: `lesson-<name>-<key>-<view>.npy`, keyed by everything that changes them.
+    A killed call loses at most the view it was at. Files: `lesson-<name>-<key>-<view>.npy`, keyed by photos, teacher and what
+    views are drawn by.
 
     Args: weights: safetensors of `TEACHER` with its preprocessing in the header. seed: of the views; not the training's, so that another
         training learns from the same answers.
     Raises: FileNotFoundError: no weights at hand.
     """
     network = read_teacher(weights)
-    facts = [TEACHER, PX, hashlib.sha256(weights.read_bytes()).hexdigest(), source.smallest, seed, len(source), PATCHED, PATCH_SIDES]
+    shown = hashlib.sha256(np.ascontiguousarray(source.photos))
+    shown.update(np.ascontiguousarray(source.pixels))
+    facts = [TEACHER, PX, hashlib.sha256(weights.read_bytes()).hexdigest(), source.smallest, seed, shown.hexdigest(), PATCHED, PATCH_SIDES]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
     views, answers = [], []
     for view in range(n_views):

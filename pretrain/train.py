@@ -26,6 +26,7 @@ from pretrain.recipe import Recipe
 from pretrain.rounding import levels_of, rounded
 from pretrain.student import Batch, Student
 from pretrain.teacher import Classifier, Lessons
+from pretrain.threads import share
 from pretrain.views import jittered, show
 
 COLUMNS = ("epoch", "progress", "px", "rate", "train_loss", "val_loss", "val_accuracy", "images_per_s", "seconds")
@@ -195,11 +196,11 @@ def _rounded(state: State, parts: Parts) -> Iterator[None]:
         exact[name].copy_(parameters[name])
         parameters[name].copy_(rounded(parameters[name], state.levels[name]))
 
-    parts.share(to_levels, exact)
+    share(parts.pool, to_levels, exact)
     try:
         yield
     finally:
-        parts.share(lambda name: parameters[name].copy_(exact[name]), exact)
+        share(parts.pool, lambda name: parameters[name].copy_(exact[name]), exact)
 
 
 def _average(state: State, parts: Parts) -> None:
@@ -212,7 +213,7 @@ def _average(state: State, parts: Parts) -> None:
         else:
             state.averaged[name].copy_(value)
 
-    parts.share(follow, state.student.network.state_dict().items())
+    share(parts.pool, follow, state.student.network.state_dict().items())
 
 
 def _close_epoch(state: State, photos: Photos, steps_per_epoch: int, work: Path) -> None:

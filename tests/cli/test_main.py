@@ -224,10 +224,12 @@ def test_the_demo_replaces_its_own_run(tmp_path: Path) -> None:
 
 
 def test_the_demo_replaces_no_run_but_its_own(tmp_path: Path) -> None:
-    record = {"status": "finished", "command": "headstart train digits --out demo"}  # as the demo's, had the user trained it
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    (tmp_path / "demo" / "report.html").write_text("mine", encoding="utf-8")
+    first = headstart("demo", "--out", "demo", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    record = tmp_path / "demo" / "run.json"  # the same run, had the user trained it
+    record.write_text(
+        record.read_text(encoding="utf-8").replace('"headstart demo"', '"headstart train digits --out demo"'), encoding="utf-8"
+    )
     refused = headstart("demo", "--out", "demo", cwd=tmp_path)
     assert refused.returncode == 1
     assert "already holds a finished run" in refused.stderr

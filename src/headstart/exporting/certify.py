@@ -41,7 +41,7 @@ def certify(work: Work, sessions: Sequence[runtime.Session], notices: Sequence[s
     """
     original = open_engine(work.original, "onnxruntime", "fp32")
     ways, accuracy = _compared(work, original, sessions)
-    told = (*notices, *_notices(work, ways, tried_bf16=bool(notices)))
+    told = (*notices, *_notices(work, ways))
     refused = tuple(_refusal(way) for way in ways if not way.passed and (way.precision == "fp32" or work.precision == "bf16"))
     rates = () if refused else _rates(work, original, [one for one, way in zip(sessions, ways, strict=True) if way.passed])
     files = {path.name: sha256_of(path) for path in sorted(work.draft.iterdir())}
@@ -106,7 +106,7 @@ def _rates(work: Work, original: runtime.Session, sessions: Sequence[runtime.Ses
     return tuple(Rates(name, one.engine, one.provider, one.precision, tuple(rows)) for (name, one), rows in zip(named, found, strict=True))
 
 
-def _notices(work: Work, ways: Sequence[Way], *, tried_bf16: bool) -> tuple[str, ...]:
+def _notices(work: Work, ways: Sequence[Way]) -> tuple[str, ...]:
     found = list(work.chosen.notices)
     if work.chosen.test is None:
         found.append(
@@ -116,12 +116,6 @@ def _notices(work: Work, ways: Sequence[Way], *, tried_bf16: bool) -> tuple[str,
     for way in ways:
         if not way.passed and way.precision != "fp32":
             found.append(f"{way.engine} in {way.precision} gave {way.found}, the bar is {way.bar}: readers will compute it in fp32")
-    tried_bf16 |= any(way.precision == "bf16" for way in ways)
-    if work.format != "torch" and work.precision == "auto" and work.chosen.test is not None and not tried_bf16:
-        found.append(
-            "bf16 was not tried, since this machine has no OpenVINO or no processor that is fast in it: readers will compute it in fp32 "
-            "on every machine; export it on one that has both where bf16 is wanted"
-        )
     first = ways[0]
     if work.bar.int8 and first.drop_ci95 is not None and first.passed and 100 * first.drop_ci95[1] > work.bar.max_drop:
         most = 100 * first.drop_ci95[1]

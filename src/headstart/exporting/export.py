@@ -166,8 +166,13 @@ def _bundle(work: Work) -> Certificate:
     trial = Bundle(work.draft, dataclasses.replace(record, computed_in=COMPUTED_IN))
     try_bf16 = work.precision != "fp32" and work.chosen.test is not None  # golden pictures look like no photo: bf16 is not judged by them
     ways = [way for way in _ways(work.format) if way[1] == "fp32" or try_bf16]
-    sessions, lost = _opened(trial, ways, work.precision)
-    certificate = certify(work, sessions, lost)
+    sessions, notices = _opened(trial, ways, work.precision)
+    if try_bf16 and ("openvino", "bf16") not in ways:
+        notices.append(
+            "bf16 was not tried, since this machine has no OpenVINO or no processor that is fast in it: readers will compute it in fp32 "
+            "on every machine; export it on one that has both where bf16 is wanted"
+        )
+    certificate = certify(work, sessions, notices)
     passed = {way.precision for way in certificate.ways if way.passed}
     computed_in = tuple(one for one in COMPUTED_IN if one in passed)
     write_json(work.draft / RECORD_FILE, dataclasses.replace(record, computed_in=computed_in).to_json())
