@@ -125,7 +125,7 @@ def together(right: ArrayLike, groups: ArrayLike) -> float:
     error = values - values.mean()
     of_groups = float((np.bincount(group_of, weights=error) ** 2).sum())
     usual = float((sizes**2).sum()) / len(values)  # size of the group that a photo is in, on average over photos
-    return max(1.0, (of_groups + RIGHT_OR_WRONG * usual**2) / (float(error @ error) + RIGHT_OR_WRONG * usual))
+    return max(1.0, (of_groups + RIGHT_OR_WRONG * usual**2) / (float((error**2).sum()) + RIGHT_OR_WRONG * usual))
 
 
 def f1_interval(n_both: float, n_labelled: float, n_predicted: float) -> Interval:
