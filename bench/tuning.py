@@ -1,11 +1,13 @@
 """Does fine-tuning pay on 1,000 photos of flowers, and did `headstart train` know? Probe, top stage, everything, and the default run.
 
-    python bench/tuning.py --out FOLDER [--seeds 0 1 2] [NETWORK ...]
+    python bench/tuning.py --out FOLDER [--seeds 0 1 2] [--per-class N] [--ways probe default] [NETWORK ...]
 
 For each network with real weights (shared/): the head alone; the last stage trained too, over four stored views; everything trained,
 augmented afresh in each epoch; and a run without any settings, whose advice (`tuning.verdict`) is held against what happened. As in any
 run, the tuned network is kept only where val prefers it to the probe. Test accuracy with its 95 % interval; p is of McNemar's test
-against the probe on the same test photos, pooled over the seeds. Each run starts with an empty store, so its minutes are all there is.
+against the probe on the same test photos, pooled over the seeds; over all networks together, signs of each photo's sum are drawn at
+random. `--per-class`: so many photos of each class, other ones for each seed, train and select; all others are tests, so what one
+photo more or less means is seen. Each run starts with an empty store, so its minutes are all there is.
 
 A killed benchmark goes on where it was: finished runs in FOLDER are only read, an unfinished one is continued.
 """
@@ -19,9 +21,12 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from flowers import NETWORKS
 from headstart import config, pipeline
@@ -35,8 +40,10 @@ NOISE = 0.05  # a difference that chance makes this often, or more often, is noi
 SAVE_S = 10.0  # between two notes of the time spent
 WAYS = ("probe", "top stage", "everything", "default")
 
-Answers = list[tuple[str, bool]]
-"""Test photos in order, with their seed, and whether the answer was right."""
+DRAWS = 200_000  # of signs, for the p-value of all networks together
+
+Answers = dict[tuple[int, str], bool]
+"""Of each test photo, by seed and path, whether the answer was right."""
 
 
 def main() -> None:
@@ -48,39 +55,45 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=1, help="stages of `top stage`")
     parser.add_argument("--epochs", type=int, nargs=2, default=[12, 8], help="of `top stage` and `everything`, at most")
     parser.add_argument("--px", type=int)
+    parser.add_argument("--per-class", type=int, help="photos of each class that train and select; all others are tests")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which to run; the probe is always run")
     given = parser.parse_args()
     print(machine())
     print(f"{'network':<22}{'way':<12}{'test accuracy':<24}{'against the probe':<26}{'minutes':>8}  kept")
-    for name in given.networks:
-        compare(name, given)
+    networks = [compare(name, given) for name in given.networks]
+    for way in [way for way in given.ways if way != "probe"]:
+        print(f"{'all together':<22}{way:<12}{in_all([(of_ways[way], of_ways['probe']) for of_ways in networks])}")
 
 
-def compare(name: str, given: argparse.Namespace) -> None:
+def compare(name: str, given: argparse.Namespace) -> dict[str, Answers]:
     """A network's rows of the table, and the advice."""
     file, stop, _ = NETWORKS[name]
-    common = {"data": str(given.data.resolve()), "backbone": name, "weights": str(shared() / "weights" / file), "stop": stop}
-    probe: Answers = []
-    differences: dict[str, tuple[float, float]] = {}
-    for way in WAYS:
-        answers, minutes, tunings = Answers(), 0.0, []
+    common = {"backbone": name, "weights": str(shared() / "weights" / file), "stop": stop}
+    found: dict[str, Answers] = {}
+    paid, tunings = False, list[dict[str, Any]]()
+    for way in [way for way in WAYS if way == "probe" or way in given.ways]:
+        answers, minutes, tunings = Answers(), 0.0, list[dict[str, Any]]()
         for seed in given.seeds:
             folder = given.out / f"{name}-{way.replace(' ', '-')}-{seed}"
-            run, run_minutes = kept_run(folder, keys=keys_of(way, name, given), **common, seed=seed, px=given.px)
-            answers += answers_of(run, seed)
+            data = str(photos(given, seed).resolve())
+            run, run_minutes = kept_run(folder, keys=keys_of(way, name, given), data=data, **common, seed=seed, px=given.px)
+            answers |= answers_of(run, seed)
             minutes += run_minutes
             tunings.append(run.record["tuning"])
-        probe = answers if way == "probe" else probe
-        gain, p = differences[way] = against(answers, probe)
-        n_right = sum(right for _, right in answers)
+        found[way] = answers
+        better, worse = turned(answers, found["probe"])
+        n_right, p = sum(answers.values()), mcnemar(better, worse)
         low, high = wilson(n_right, len(answers))
         accuracy = f"{n_right / len(answers):.3f} ({low:.3f} to {high:.3f})"
-        word = "" if p >= NOISE else ", better" if gain > 0 else ", WORSE"
-        beside = "" if way == "probe" else f"{gain:+.3f}, p {p:.2f}{word}"
+        word = "" if p >= NOISE else ", better" if better > worse else ", WORSE"
+        beside = "" if way == "probe" else f"{(better - worse) / len(answers):+.3f}, p {p:.3f}{word}"
         kept = ", ".join(tuning["kept"] for tuning in tunings)
         print(f"{name:<22}{way:<12}{accuracy:<24}{beside:<26}{minutes:>8.1f}  {kept}", flush=True)
-    paid = any(gain > 0 and p < NOISE for gain, p in (differences["top stage"], differences["everything"]))
-    for seed, tuning in zip(given.seeds, tunings, strict=True):  # of the default runs, the last of WAYS
-        print_advice(seed, tuning, paid)
+        paid = paid or (better > worse and p < NOISE)
+    if "default" in found:
+        for seed, tuning in zip(given.seeds, tunings, strict=True):  # of the default runs, the last of WAYS
+            print_advice(seed, tuning, paid)
+    return found
 
 
 def print_advice(seed: int, tuning: dict[str, Any], paid: bool) -> None:
@@ -108,18 +121,43 @@ def keys_of(way: str, name: str, given: argparse.Namespace) -> dict[str, Any]:
     return {f"phases.0.{key}": value for key, value in {**phase, **depth, "patience": PATIENCE}.items()}
 
 
+def photos(given: argparse.Namespace, seed: int) -> Path:
+    """The folder; or, of `--per-class`, a list in which so many photos of each class train and all others are tests."""
+    if given.per_class is None:
+        return given.data
+    rng, target = np.random.default_rng(seed), given.out / f"photos-{given.per_class}-{seed}.csv"
+    given.out.mkdir(parents=True, exist_ok=True)
+    with target.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split"])
+        for folder in sorted(folder for folder in given.data.resolve().iterdir() if folder.is_dir()):
+            for i, photo in enumerate(rng.permutation(sorted(map(str, folder.glob("*.jpg"))))):
+                writer.writerow([photo, folder.name, "train" if i < given.per_class else "test"])
+    return target
+
+
 def answers_of(run: Run, seed: int) -> Answers:
     """Whether each test photo was answered right."""
     with (run.folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        return [(f"{seed} {row['path']}", row["label"] == row["predicted"]) for row in csv.DictReader(file)]
+        return {(seed, row["path"]): row["label"] == row["predicted"] for row in csv.DictReader(file)}
 
 
-def against(answers: Answers, probe: Answers) -> tuple[float, float]:
-    """Gain over the probe in accuracy, and how often chance alone makes a difference like it."""
-    assert [photo for photo, _ in answers] == [photo for photo, _ in probe], "not the same test photos"
-    better = sum(now and not before for (_, now), (_, before) in zip(answers, probe, strict=True))
-    worse = sum(before and not now for (_, now), (_, before) in zip(answers, probe, strict=True))
-    return (better - worse) / len(answers), mcnemar(better, worse)
+def turned(answers: Answers, probe: Answers) -> tuple[int, int]:
+    """How many wrong answers of the probe became right, and right ones wrong."""
+    assert answers.keys() == probe.keys(), "not the same test photos"
+    return sum(now and not probe[key] for key, now in answers.items()), sum(not now and probe[key] for key, now in answers.items())
+
+
+def in_all(networks: Sequence[tuple[Answers, Answers]]) -> str:
+    """What became of the probes' answers in all networks. Answers to the same photo are alike, so chance has one sign for each photo."""
+    better, worse = np.sum([turned(*pair) for pair in networks], axis=0).tolist()
+    of_photo: Counter[str] = Counter()
+    for answers, probe in networks:
+        for (seed, path), now in answers.items():
+            of_photo[path] += int(now) - int(probe[seed, path])
+    sums = np.array([change for change in of_photo.values() if change])
+    drawn = np.abs(np.random.default_rng(0).choice([-1, 1], (DRAWS, len(sums))) @ sums) if len(sums) else np.zeros(1)
+    return f"{better} wrong answers became right, {worse} right ones wrong; p {(drawn >= abs(sums.sum())).mean():.3f}"
 
 
 def kept_run(folder: Path, *, recipe: str | None = None, keys: Mapping[str, Any], **given: Any) -> tuple[Run, float]:
