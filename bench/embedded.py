@@ -115,18 +115,28 @@ def five_folds(folder: Path, rows: list[Row]) -> Iterator[Path]:
 
 def cifar(folder: Path, target: Path) -> Path:
     """The first 1,000 training photos of each class in the order of a seeded draw, and all test photos."""
-    if not folder.exists():
-        with tarfile.open(shared() / "data" / "cifar10.tar.xz") as tar:
-            tar.extractall(folder.with_suffix(".part"), filter="data")
-        folder.with_suffix(".part").rename(folder)
     rows, splits = [], []
     for split, most in (("train", CIFAR_TRAIN), ("test", None)):
-        for label in sorted(path.name for path in (folder / "cifar10" / split).iterdir()):
-            files = sorted((folder / "cifar10" / split / label).iterdir(), key=lambda file: PurePosixPath(file.name))
+        for label, files in cifar_files(folder, split):
             for i in np.random.default_rng(0).permutation(len(files))[:most]:
                 rows.append((str(files[i]), label))
                 splits.append(split)
     return write(target, rows, splits)
+
+
+def cifar_train(folder: Path) -> list[Row]:
+    """All 50,000 training photos of CIFAR-10."""
+    return [(str(file), label) for label, files in cifar_files(folder, "train") for file in files]
+
+
+def cifar_files(folder: Path, split: str) -> Iterator[tuple[str, list[Path]]]:
+    """Each class of CIFAR-10 and its files, unpacked into `folder`."""
+    if not folder.exists():
+        with tarfile.open(shared() / "data" / "cifar10.tar.xz") as tar:
+            tar.extractall(folder.with_suffix(".part"), filter="data")
+        folder.with_suffix(".part").rename(folder)
+    for label in sorted(path.name for path in (folder / "cifar10" / split).iterdir()):
+        yield label, sorted((folder / "cifar10" / split / label).iterdir(), key=lambda file: PurePosixPath(file.name))
 
 
 def write(target: Path, rows: list[Row], splits: list[str]) -> Path:

@@ -1,13 +1,13 @@
 """Does fine-tuning pay on 1,000 photos of flowers, and did `headstart train` know? Probe, top stage, everything, and the default run.
 
-    python bench/tuning.py --out FOLDER [--seeds 0 1 2] [--per-class N] [--ways probe default] [NETWORK ...]
+    python bench/tuning.py --out FOLDER [--seeds 0 1 2] [--per-class N] [--ways probe default] [--data flowers] [NETWORK ...]
 
 For each network with real weights (shared/): the head alone; the last stage trained too, over four stored views; everything trained,
 augmented afresh in each epoch; and a run without any settings, whose advice (`tuning.verdict`) is held against what happened. As in any
 run, the tuned network is kept only where val prefers it to the probe. Test accuracy with its 95 % interval; p is of McNemar's test
 against the probe on the same test photos, pooled over the seeds; over all networks together, signs of each photo's sum are drawn at
-random. `--per-class`: so many photos of each class, other ones for each seed, train and select; all others are tests, so what one
-photo more or less means is seen. Each run starts with an empty store, so its minutes are all there is.
+random. `--per-class`: so many photos of each class, other ones for each seed, train and select; all others (`--tests` of each class at
+most) are tests, so small gains are seen. Each run starts with an empty store, so its minutes are all there is.
 
 A killed benchmark goes on where it was: finished runs in FOLDER are only read, an unfinished one is continued.
 """
@@ -22,12 +22,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import embedded
 from flowers import NETWORKS
 from headstart import config, pipeline
 from headstart.evaluate.intervals import mcnemar, wilson
@@ -42,6 +43,13 @@ WAYS = ("probe", "top stage", "everything", "default")
 
 DRAWS = 200_000  # of signs, for the p-value of all networks together
 
+DATA: dict[str, Callable[[Path], list[embedded.Row]]] = {
+    "flowers": lambda out: embedded.flowers(),
+    "digits": lambda out: embedded.digits(out / "digits"),
+    "cifar10": lambda out: embedded.cifar_train(out / "cifar10"),
+}
+"""Photos and their labels, in a fixed order."""
+
 Answers = dict[tuple[int, str], bool]
 """Of each test photo, by seed and path, whether the answer was right."""
 
@@ -50,12 +58,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=[name for name, (file, _, _) in NETWORKS.items() if file is not None])
     parser.add_argument("--out", type=Path, required=True, help="runs are kept here")
-    parser.add_argument("--data", type=Path, default=shared() / "data" / "flowers")
+    parser.add_argument("--data", choices=sorted(DATA), default="flowers")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--top", type=int, default=1, help="stages of `top stage`")
     parser.add_argument("--epochs", type=int, nargs=2, default=[12, 8], help="of `top stage` and `everything`, at most")
     parser.add_argument("--px", type=int)
-    parser.add_argument("--per-class", type=int, help="photos of each class that train and select; all others are tests")
+    parser.add_argument("--per-class", type=int, help="photos of each class that train and select; without it, `train` divides the flowers")
+    parser.add_argument("--tests", type=int, help="photos of each class that test, at most")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which to run; the probe is always run")
     given = parser.parse_args()
     print(machine())
@@ -122,18 +131,18 @@ def keys_of(way: str, name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def photos(given: argparse.Namespace, seed: int) -> Path:
-    """The folder; or, of `--per-class`, a list in which so many photos of each class train and all others are tests."""
+    """The flowers' folder; with `--per-class`, a list in which so many photos of each class train and others are tests."""
     if given.per_class is None:
-        return given.data
-    rng, target = np.random.default_rng(seed), given.out / f"photos-{given.per_class}-{seed}.csv"
-    given.out.mkdir(parents=True, exist_ok=True)
-    with target.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "split"])
-        for folder in sorted(folder for folder in given.data.resolve().iterdir() if folder.is_dir()):
-            for i, photo in enumerate(rng.permutation(sorted(map(str, folder.glob("*.jpg"))))):
-                writer.writerow([photo, folder.name, "train" if i < given.per_class else "test"])
-    return target
+        return shared() / "data" / "flowers"
+    of_class: dict[str, list[str]] = {}
+    for path, label in DATA[given.data](given.out):
+        of_class.setdefault(label, []).append(str(Path(path).resolve()))
+    rng, rows = np.random.default_rng(seed), []
+    most = None if given.tests is None else given.per_class + given.tests
+    for label, paths in of_class.items():
+        for i, path in enumerate(rng.permutation(paths)[:most]):
+            rows.append((path, label, "train" if i < given.per_class else "test"))
+    return embedded.write(given.out / f"photos-{given.per_class}-{seed}.csv", [row[:2] for row in rows], [row[2] for row in rows])
 
 
 def answers_of(run: Run, seed: int) -> Answers:

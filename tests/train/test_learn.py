@@ -418,7 +418,7 @@ def test_networks_whose_weights_depend_on_the_size_are_tuned_at_their_own(table:
     file = _saved_vit(tmp_path / "vit.safetensors")
     vit = networks.build(file, px=192)
     task = Task(vit, Extractor(table, Store(tmp_path), TORCH), network_at=lambda px: networks.build(file, px=px))
-    situation = dataclasses.replace(survey.situation_of(task, np.zeros((1, 3)), np.array([0])), photo_px=32)
+    situation = dataclasses.replace(survey.situation_of(task, np.zeros((1, 3)), np.array([0]), 0.5), photo_px=32)
     assert situation.enough_px == 128
     assert survey.network_to_tune(task, situation) is vit
 

@@ -29,6 +29,7 @@ FLOWERS = Situation(
     evenness=1.0,
     n_right=760,
     n_answered=850,
+    fitted=0.98,
     photo_px=240,
     input_px=224,
     norm="batch",
@@ -53,9 +54,11 @@ def _plan(
         ({"n_train": 90}, "90 training photos"),
         ({"per_class": 12}, "12 in the median class, are too few"),
         ({"n_select": 20}, "20 val photos are too few"),
+        ({"fitted": 1.0}, "the head alone gets all of the photos right that it was solved on"),
+        ({"fitted": 0.9999}, "the head alone gets 99.9 % of the photos right that it was solved on"),
     ],
 )
-def test_fine_tuning_does_not_pay_where_no_gain_could_be_seen_or_learned(changed: dict[str, int], reason: str) -> None:
+def test_fine_tuning_does_not_pay_where_no_gain_could_be_seen_or_learned(changed: dict[str, float], reason: str) -> None:
     def never() -> list[Cost]:
         raise AssertionError("nothing needs to be measured")
 
@@ -126,7 +129,7 @@ def test_how_even_the_classes_are_is_seen_in_the_training_photos(
     labels = np.repeat(table.classes, counts)
     photos = [dataclasses.replace(table.photos[0], path=f"{i}.png", label=str(label), split="train") for i, label in enumerate(labels)]
     task = Task(network, Extractor(table.with_photos(photos), Store(tmp_path), engine.Choice("torch", "cpu", "fp32")))
-    situation = survey.situation_of(task, np.zeros((27, 3)), np.arange(27))
+    situation = survey.situation_of(task, np.zeros((27, 3)), np.arange(27), 0.5)
     assert situation.evenness == pytest.approx(evenness, abs=5e-4)
 
 

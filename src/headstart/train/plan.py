@@ -14,7 +14,9 @@ from headstart.config import Phase
 from headstart.evaluate.intervals import wilson
 from headstart.values import build
 
-# Where fine-tuning is unlikely to pay: chosen, not measured. Val decides in the end; these only spare the time of a hopeless trial.
+# Where fine-tuning is unlikely to pay. Val decides in the end; these only spare the time of a hopeless trial.
+FITTED_AT_MOST = 0.99  # share of its own photos that the head gets right. Source: docs/LOG.md, "Fine-tuning: when it pays"
+# The others are chosen, not measured.
 WRONG_AT_LEAST = 5  # val photos that the head alone gets wrong: a gain on fewer cannot be told from chance
 PER_CLASS_AT_LEAST = 20  # training photos of the median class
 TRAIN_AT_LEAST = 100  # training photos
@@ -59,6 +61,8 @@ class Situation:
     n_right: int
     "right answers of the probe on photos it had not seen"
     n_answered: int
+    fitted: float
+    "share of the photos that the probe was solved on that it gets right, 0 to 1"
     photo_px: int
     "shorter side that nine in ten training photos do not exceed; 0 where nobody knows"
     input_px: int
@@ -249,6 +253,11 @@ def against(situation: Situation) -> tuple[str, ...]:
             f"the head alone gets {_accuracy(one)}, so about {one.error * one.n_select:.0f} of {one.n_select} val photos are wrong: "
             f"a gain could not be told from chance"
         )
+    if one.fitted > FITTED_AT_MOST:
+        found.append(
+            f"the head alone gets {_share(one.fitted)} of the photos right that it was solved on, so they have nothing left to teach the "
+            f"network, and what helps is more of them"
+        )
     if one.worth < TRAIN_AT_LEAST <= one.n_train:
         found.append(f"{_worth(one)}, too few to change more than the head ({TRAIN_AT_LEAST} are the least)")
     if one.n_train < TRAIN_AT_LEAST or one.per_class < PER_CLASS_AT_LEAST:
@@ -277,6 +286,11 @@ def _worth(one: Situation) -> str:
 def _accuracy(one: Situation) -> str:
     low, high = wilson(one.n_right, one.n_answered)
     return f"{1 - one.error:.3f} of photos it has not seen right (95 %: {low:.3f} to {high:.3f})"
+
+
+def _share(share: float) -> str:
+    """In per cent, `all` only where it is."""
+    return "all" if share == 1 else f"{math.floor(1000 * share) / 10:.1f} %"
 
 
 def _duration(seconds: float) -> str:
