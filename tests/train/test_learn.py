@@ -393,6 +393,20 @@ def test_too_few_photos_are_not_tuned_and_the_record_says_why(run: Run) -> None:
     assert learned.history == ()
 
 
+def test_a_head_that_fits_its_own_photos_is_told_from_one_that_does_not(network: networks.Network, table: Table, tmp_path: Path) -> None:
+    """With labels that say nothing, random features cannot tell the photos apart; with three colours they can."""
+    mixed = np.random.default_rng(0).permutation(table.classes * len(table))[: len(table)]
+    shuffled = table.with_photos([dataclasses.replace(p, label=str(label)) for p, label in zip(table.photos, mixed, strict=True)])
+    for photos, fits in ((table, True), (shuffled, False)):
+        task = Task(network, Extractor(photos, Store(tmp_path), TORCH), Asked(tune="if-it-pays"))
+        learned = learn(task)
+        fit = np.array(_of(photos, "train", "val"))
+        x = learned.seen.features[fit] @ learned.tail_state["classifier.weight"].numpy().T + learned.tail_state["classifier.bias"].numpy()
+        assert learned.seen.fitted == (x.argmax(1) == photos.labels[fit]).mean()
+        told = any("of the photos right that it was solved on" in why for why in learned.tuning["why"])
+        assert told == fits == (learned.seen.fitted > 0.99)
+
+
 @pytest.mark.parametrize("px", [None, 192])
 def test_small_photos_are_tuned_at_a_smaller_size_unless_one_was_asked_for(
     px: int | None, tiny_weights: Path, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
