@@ -93,7 +93,7 @@ def flowers() -> list[Row]:
 
 def digits(folder: Path) -> list[Row]:
     """scikit-learn's 1,797 digits of 8 x 8 px as PNG files."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     given, rows = load_digits(), []
     for i, (image, label) in enumerate(zip(given.images, given.target, strict=True)):
         file = folder / f"{i:04}.png"

@@ -29,12 +29,14 @@ DEPTHS = ((0.25, 0), (0.5, 1_000), (1.0, 5_000))
 LADDER = ((12, 4), (12, 2), (8, 2), (8, 1), (5, 1), (3, 1))
 
 # Photos much smaller than a network's input are tuned at a smaller one: so many times their side is enough, rounded up to what networks
-# divide by; below LEAST_PX even the smallest photos are read worse. Where little is saved, the network's own size stays.
-# Source: docs/LOG.md (photos of 64 px are read best at 160 px, below and above worse, by mobilenetv2_100 and the embedded network;
-# CIFAR-10's of 32 px two points worse at 96, which may be chance).
+# divide by; below LEAST_PX, or as much of a larger network's input, even the smallest photos are read worse. Where little is saved, the
+# network's own size stays.
+# Source: docs/LOG.md, "Fine-tuning: at which size small photos are tuned"; photos of 64 px are read best at 160 px, below and above worse,
+# by mobilenetv2_100 and the embedded network.
 # Kolesnikov et al. (2020), "Big Transfer", arXiv:1912.11370, tune photos below 96 px at 128.
 ENLARGED = 2.5
 LEAST_PX = 128
+LEAST_SHARE = LEAST_PX / 224  # of the network's input
 STEP_PX = 32
 SMALLER = 0.75  # of the network's input, at most
 
@@ -83,7 +85,7 @@ class Situation:
     @property
     def enough_px(self) -> int:
         """Side of the input at which these photos are tuned, where the network takes any."""
-        px = max(LEAST_PX, STEP_PX * math.ceil(ENLARGED * self.photo_px / STEP_PX))
+        px = max(LEAST_PX, STEP_PX * math.ceil(max(ENLARGED * self.photo_px, LEAST_SHARE * self.input_px) / STEP_PX))
         return px if self.photo_px > 0 and px <= SMALLER * self.input_px else self.input_px
 
 
