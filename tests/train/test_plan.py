@@ -104,7 +104,17 @@ def test_photos_of_unequal_classes_count_for_less() -> None:
 
 @pytest.mark.parametrize(
     ("photo_px", "input_px", "px"),
-    [(32, 224, 128), (64, 224, 160), (8, 224, 128), (32, 299, 192), (80, 299, 224), (70, 224, 224), (32, 160, 160), (240, 224, 224), (0, 224, 224)],
+    [
+        (32, 224, 128),
+        (64, 224, 160),
+        (8, 224, 128),
+        (32, 299, 192),
+        (80, 299, 224),
+        (70, 224, 224),
+        (32, 160, 160),
+        (240, 224, 224),
+        (0, 224, 224),
+    ],
 )
 def test_photos_much_smaller_than_the_input_need_a_smaller_one(photo_px: int, input_px: int, px: int) -> None:
     assert dataclasses.replace(FLOWERS, photo_px=photo_px, input_px=input_px).enough_px == px
