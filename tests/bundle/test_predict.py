@@ -76,6 +76,15 @@ def test_a_pillow_image_whose_decoder_fails_is_a_row_with_its_reason(bundle: Bun
     assert good.reason is None
 
 
+def test_a_fault_of_the_program_is_not_taken_for_a_bad_photo(bundle: Bundle, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*_: object, **__: object) -> None:
+        raise TypeError("a fault")
+
+    monkeypatch.setattr("headstart.bundle.predict.load", faulty)
+    with pytest.raises(TypeError, match="a fault"):
+        bundle.predict(photo("a.png"))
+
+
 def test_photos_come_back_in_order_with_bad_ones_in_their_place(bundle: Bundle, photo: Photo, tmp_path: Path) -> None:
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     good = [photo(f"{i}.png", colours[i]) for i in range(3)]

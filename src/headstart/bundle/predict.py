@@ -236,14 +236,20 @@ def read(photo: Photo, preprocessing: Preprocessing, *, max_pixels: int | None =
         if isinstance(photo, np.ndarray):
             return Read(path, prepare(photo, preprocessing))
         if isinstance(photo, Image.Image):
-            return Read(path, prepare(np.asarray(to_rgb(ImageOps.exif_transpose(photo))), preprocessing))
+            return Read(path, prepare(_upright(photo), preprocessing))
         if isinstance(photo, str | os.PathLike | bytes):
             return Read(path, load(photo, preprocessing, max_pixels=max_pixels))
     except DataError as error:
         return Read(path, reason=getattr(error, "reason", error.message))
-    except Exception as error:  # a Pillow image whose file is damaged or closed: its decoders raise whatever they like
-        return Read(path, reason=f"cannot be read ({str(error) or type(error).__name__})")
     return Read(path, reason=f"not a photo but {type(photo).__name__}")
+
+
+def _upright(image: Image.Image) -> np.ndarray:
+    """Pixels of a Pillow image, uint8 [h, w, 3]. Raises: DataError: its file is damaged or closed."""
+    try:
+        return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:  # it is decoded only now, and decoders raise whatever they like
+        raise DataError(f"cannot be read ({str(error) or type(error).__name__})") from error
 
 
 def _answers(
