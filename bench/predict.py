@@ -303,8 +303,9 @@ def large(folder: Path, n: int, n_runs: int) -> None:
     print(f"  files to answers: {verdict([row['headstart'] / row['full decode'] for row in rows], 'large')}")
     for precision in dict.fromkeys(("fp32", session.precision)):
         pairs = list(zip(*(whole(load, precision) for load in sides.values()), strict=True))
-        margins = [max(abs(one.top[0][1] - one.top[1][1]) for one in pair) for pair in pairs if pair[0].label != pair[1].label]
-        between = f", the others with {max(margins):.3f} at most between their two labels" if margins else ""
+        assert all(one.reason is None for pair in pairs for one in pair), "not every photo was read"
+        margins = [max(one.top[0][1] - one.top[1][1] for one in pair) for pair in pairs if pair[0].label != pair[1].label]
+        between = f", the others with {max(margins):.3f} at most between their first two labels" if margins else ""
         print(f"  the same answer in {precision}: {len(pairs) - len(margins)} of {len(pairs)}{between}", flush=True)
 
 

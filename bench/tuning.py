@@ -1,4 +1,4 @@
-"""Does fine-tuning pay on 1,000 photos of flowers, and did `headstart train` know? Probe, top stage, everything, and the default run.
+"""Does fine-tuning pay, and did `headstart train` know? Probe, top stage, everything, and the default run.
 
     python bench/tuning.py --out FOLDER [--seeds 0 1 2] [--per-class N] [--ways probe default] [--data flowers] [NETWORK ...]
 
@@ -41,7 +41,7 @@ NOISE = 0.05  # a difference that chance makes this often, or more often, is noi
 SAVE_S = 10.0  # between two notes of the time spent
 WAYS = ("probe", "top stage", "everything", "default")
 
-DRAWS = 200_000  # of signs, for the p-value of all networks together
+DRAWS = 20_000  # of signs, for the p-value of all networks together
 
 DATA: dict[str, Callable[[Path], list[embedded.Row]]] = {
     "flowers": lambda out: embedded.flowers(),
@@ -67,6 +67,10 @@ def main() -> None:
     parser.add_argument("--tests", type=int, help="photos of each class that test, at most")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which to run; the probe is always run")
     given = parser.parse_args()
+    if given.per_class is not None:
+        given.out = given.out / "-".join(map(str, [given.data, given.per_class, *([] if given.tests is None else [given.tests])]))
+    elif given.data != "flowers" or given.tests is not None:
+        parser.error("--data and --tests need --per-class")
     print(machine())
     print(f"{'network':<22}{'way':<12}{'test accuracy':<24}{'against the probe':<26}{'minutes':>8}  kept")
     networks = [compare(name, given) for name in given.networks]
@@ -79,7 +83,7 @@ def compare(name: str, given: argparse.Namespace) -> dict[str, Answers]:
     file, stop, _ = NETWORKS[name]
     common = {"backbone": name, "weights": str(shared() / "weights" / file), "stop": stop}
     found: dict[str, Answers] = {}
-    paid, tunings = False, list[dict[str, Any]]()
+    paid, was_tried, tunings = False, False, list[dict[str, Any]]()
     for way in [way for way in WAYS if way == "probe" or way in given.ways]:
         answers, minutes, tunings = Answers(), 0.0, list[dict[str, Any]]()
         for seed in given.seeds:
@@ -99,22 +103,25 @@ def compare(name: str, given: argparse.Namespace) -> dict[str, Answers]:
         kept = ", ".join(tuning["kept"] for tuning in tunings)
         print(f"{name:<22}{way:<12}{accuracy:<24}{beside:<26}{minutes:>8.1f}  {kept}", flush=True)
         paid = paid or (better > worse and p < NOISE)
+        was_tried = was_tried or any(tuning["phases"] for tuning in tunings)
     if "default" in found:
         for seed, tuning in zip(given.seeds, tunings, strict=True):  # of the default runs, the last of WAYS
-            print_advice(seed, tuning, paid)
+            print_advice(seed, tuning, paid if was_tried else None)
     return found
 
 
-def print_advice(seed: int, tuning: dict[str, Any], paid: bool) -> None:
-    """What a default run advised, beside what happened."""
+def print_advice(seed: int, tuning: dict[str, Any], paid: bool | None) -> None:
+    """What a default run advised, beside what happened; None: no way tuned anything."""
     right = {"pays": paid, "does not pay": not paid}.get(tuning["verdict"])
     judged = "no advice" if right is None else "right" if right else "not borne out by these test photos"
+    judged = "not judged" if paid is None else judged
     on_val = "" if tuning["hindsight"] is None else f"; on val of the default run it {tuning['hindsight']}"
     estimate = (
         "" if tuning["estimate_minutes"] is None else f", about {tuning['estimate_minutes']:.1f} minutes ({tuning['minutes']:.1f} taken)"
     )
     print(f"  advice, seed {seed}: {tuning['verdict']}{estimate}: {'; '.join(tuning['why'])}")
     happened = "fine-tuning beat the probe" if paid else "no fine-tuning beat the probe beyond noise"
+    happened = "nothing was tuned" if paid is None else happened
     print(f"    on test {happened}{on_val}: {judged}", flush=True)
 
 
@@ -142,7 +149,7 @@ def photos(given: argparse.Namespace, seed: int) -> Path:
     for label, paths in of_class.items():
         for i, path in enumerate(rng.permutation(paths)[:most]):
             rows.append((path, label, "train" if i < given.per_class else "test"))
-    return embedded.write(given.out / f"photos-{given.per_class}-{seed}.csv", [row[:2] for row in rows], [row[2] for row in rows])
+    return embedded.write(given.out / f"photos-{seed}.csv", [row[:2] for row in rows], [row[2] for row in rows])
 
 
 def answers_of(run: Run, seed: int) -> Answers:
@@ -165,7 +172,8 @@ def in_all(networks: Sequence[tuple[Answers, Answers]]) -> str:
         for (seed, path), now in answers.items():
             of_photo[path] += int(now) - int(probe[seed, path])
     sums = np.array([change for change in of_photo.values() if change])
-    drawn = np.abs(np.random.default_rng(0).choice([-1, 1], (DRAWS, len(sums))) @ sums) if len(sums) else np.zeros(1)
+    rng = np.random.default_rng(0)
+    drawn = np.array([abs(int(rng.choice([-1, 1], len(sums)) @ sums)) for _ in range(DRAWS)])
     return f"{better} wrong answers became right, {worse} right ones wrong; p {(drawn >= abs(sums.sum())).mean():.3f}"
 
 

@@ -27,12 +27,12 @@ from torchvision import transforms
 from headstart.data.pixels import Preprocessing
 from headstart.data.scan import scan
 from headstart.data.split import split_table
-from headstart.evaluate.intervals import wilson
+from headstart.evaluate.intervals import mcnemar, wilson
 from headstart.files import write_json
 from machine import machine, shared
 from recipes import BACKBONES, recipe_run
 from time_to_accuracy import Photos, Row, frozen, views
-from tuning import Answers, against, answers_of
+from tuning import Answers, answers_of, turned
 
 BATCH = 32
 
@@ -94,17 +94,18 @@ def compare(recipe: str, out: Path, seeds: list[int]) -> None:
     their_minutes = our_minutes = 0.0
     for seed in seeds:
         found = kept_tutorial(out / f"{recipe}-tutorial-{seed}.json", recipe, name, seed)
-        theirs += [(path, right) for path, right in found["answers"]]
+        theirs |= {(seed, path): right for path, right in found["answers"]}
         their_minutes += found["seconds"] / 60
         run, minutes = recipe_run(recipe, out, seed)
-        ours += answers_of(run, seed)
+        ours |= answers_of(run, seed)
         our_minutes += minutes
-    gain, p = against(sorted(ours), sorted(theirs))
-    print(f"{recipe:<22}{told(theirs):<26}{their_minutes:>8.1f}  {told(ours):<26}{our_minutes:>8.1f}  {gain:+.3f}, p {p:.2f}", flush=True)
+    better, worse = turned(ours, theirs)
+    beside = f"{(better - worse) / len(ours):+.3f}, p {mcnemar(better, worse):.2f}"
+    print(f"{recipe:<22}{told(theirs):<26}{their_minutes:>8.1f}  {told(ours):<26}{our_minutes:>8.1f}  {beside}", flush=True)
 
 
 def told(answers: Answers) -> str:
-    n_right = sum(right for _, right in answers)
+    n_right = sum(answers.values())
     low, high = wilson(n_right, len(answers))
     return f"{n_right / len(answers):.3f} ({low:.3f} to {high:.3f})"
 
@@ -117,7 +118,7 @@ def kept_tutorial(file: Path, recipe: str, name: str, seed: int) -> dict:
         photos = {split: [(str(table.file(i)), int(table.labels[i])) for i in mine] for split, mine in rows.items()}
         model, preprocessing, seconds = follow(TUTORIALS[recipe], name, photos["train"], len(table.classes), seed)
         right = right_answers(model, preprocessing, photos["test"])
-        answers = [(f"{seed} {table.photos[i].path}", fine) for i, fine in zip(rows["test"], right, strict=True)]
+        answers = [(table.photos[i].path, fine) for i, fine in zip(rows["test"], right, strict=True)]
         write_json(file, {"answers": answers, "seconds": seconds})
     return json.loads(file.read_text("utf-8"))
 

@@ -19,11 +19,11 @@ from headstart.features import runtime
 pytest.importorskip("openvino")
 
 PX = 32
-STEPS = 8  # of red that a photo's mean may lie between two whole numbers
+STEPS = 8  # in which a photo's mean red can lie between two whole numbers
 
 
 class Picky(nn.Module):
-    """Mean colours to two logits by `weights` [2, 3], behind a layer by which every precision but fp32 may lose what they hang on."""
+    """Mean colours to two logits by `weights` [2, 3], behind a layer after which only fp32 may still hold what they depend on."""
 
     def __init__(self, first: nn.Module, weights: torch.Tensor, bias: torch.Tensor) -> None:
         super().__init__()

@@ -231,14 +231,14 @@ class Read:
 
 def read(photo: Photo, preprocessing: Preprocessing, *, max_pixels: int | None = None) -> Read:
     """The photo as the network takes it, or the reason why not; never raises for a photo. A file may have at most `max_pixels`."""
-    path = os.fspath(photo) if isinstance(photo, str | os.PathLike) else ""
+    path = os.fsdecode(photo) if isinstance(photo, str | os.PathLike) else ""
     try:
         if isinstance(photo, np.ndarray):
             return Read(path, prepare(photo, preprocessing))
         if isinstance(photo, Image.Image):
             return Read(path, prepare(_upright(photo), preprocessing))
         if isinstance(photo, str | os.PathLike | bytes):
-            return Read(path, load(photo, preprocessing, max_pixels=max_pixels))
+            return Read(path, load(path or photo, preprocessing, max_pixels=max_pixels))
     except DataError as error:
         return Read(path, reason=getattr(error, "reason", error.message))
     return Read(path, reason=f"not a photo but {type(photo).__name__}")
@@ -247,9 +247,11 @@ def read(photo: Photo, preprocessing: Preprocessing, *, max_pixels: int | None =
 def _upright(image: Image.Image) -> np.ndarray:
     """Pixels of a Pillow image, uint8 [h, w, 3]. Raises: DataError: its file is damaged or closed."""
     try:
-        return np.asarray(to_rgb(ImageOps.exif_transpose(image)))
+        upright = ImageOps.exif_transpose(image)
+        upright.load()
     except Exception as error:  # it is decoded only now, and decoders raise whatever they like
         raise DataError(f"cannot be read ({str(error) or type(error).__name__})") from error
+    return np.asarray(to_rgb(upright))
 
 
 def _answers(

@@ -43,16 +43,18 @@ LIVE_BATCH = 32
 
 @dataclass(frozen=True)
 class Seen:
-    """What the frozen network saw in the table's photos, and what heads on it said of those they were not fitted to.
+    """What the frozen network saw in the table's photos, and what heads on it said.
 
-    features: [n, d], pooled, of every photo of the table. logits: out of fold, float32 [m, k]; photos: their m indices into the table,
-    none of them of test. fitted: share of train and val that the head solved on all of them gets right, 0 to 1.
+    features: [n, d], pooled, of every photo of the table. logits: out of fold, float32 [m, k], of photos that a head was not fitted to;
+    photos: their m indices into the table, none of them of test. n_missed: of the n_solved photos of train and val that the kept head was
+    solved on, those that it gets wrong all the same.
     """
 
     features: np.ndarray
     logits: np.ndarray
     photos: np.ndarray
-    fitted: float
+    n_solved: int
+    n_missed: int
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,8 @@ def _solved(task: Task, features: np.ndarray) -> Learned:
         "class_weights": task.asked.head.class_weights,
     }
     held_out = fit[solved.oof_index]
-    fitted = float((solved.logits(features[fit]).argmax(1) == task.table.labels[fit]).mean())
-    seen = Seen(features, solved.oof_logits, held_out, fitted)
+    n_missed = int((solved.logits(features[fit]).argmax(1) != task.table.labels[fit]).sum())
+    seen = Seen(features, solved.oof_logits, held_out, len(fit), n_missed)
     return Learned(_whole(task, trunk, tail), task.network, _state(tail), held_out, solved.oof_logits, held_out, facts, seen)
 
 
@@ -241,7 +243,7 @@ def _plan(task: Task, probe: Learned, places: Sequence[Place]) -> Plan:
         return Plan("not tried", ("a dense head was asked for, which is trained on frozen features",), None, phases)
     if not phases and asked.tune == "never":
         return Plan("not tried", ())
-    situation = survey.situation_of(task, probe.logits, probe.held_out, probe.seen.fitted)
+    situation = survey.situation_of(task, probe.logits, probe.held_out, (probe.seen.n_solved, probe.seen.n_missed))
     doubts = against(situation)
     verdict, why = ("does not pay", doubts) if doubts else ("pays", in_favour(situation))
     head_bytes = task.extract.bytes_of(cuts.Trunk(task.network, HEAD), asked.test_views)

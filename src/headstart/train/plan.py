@@ -15,9 +15,9 @@ from headstart.evaluate.intervals import wilson
 from headstart.values import build
 
 # Where fine-tuning is unlikely to pay. Val decides in the end; these only spare the time of a hopeless trial.
-FITTED_AT_MOST = 0.99  # share of its own photos that the head gets right. Source: docs/LOG.md, "Fine-tuning: when it pays"
+LEFT_TO_TEACH = 0.01  # share of its own photos that the head gets wrong. Source: docs/LOG.md, "Fine-tuning: when it pays"
 # The others are chosen, not measured.
-WRONG_AT_LEAST = 5  # val photos that the head alone gets wrong: a gain on fewer cannot be told from chance
+WRONG_AT_LEAST = 5  # val photos that the head alone gets wrong: a gain on fewer cannot be told from chance; of many photos, its own, too
 PER_CLASS_AT_LEAST = 20  # training photos of the median class
 TRAIN_AT_LEAST = 100  # training photos
 SELECT_AT_LEAST = 30  # val photos that select
@@ -29,14 +29,14 @@ DEPTHS = ((0.25, 0), (0.5, 1_000), (1.0, 5_000))
 LADDER = ((12, 4), (12, 2), (8, 2), (8, 1), (5, 1), (3, 1))
 
 # Photos much smaller than a network's input are tuned at a smaller one: so many times their side is enough, rounded up to what networks
-# divide by; below LEAST_PX, or as much of a larger network's input, even the smallest photos are read worse. Where little is saved, the
-# network's own size stays.
+# divide by; below LEAST_PX, and below LEAST_SHARE of the network's input, even the smallest photos are read worse. Where little is saved,
+# the network's own size stays.
 # Source: docs/LOG.md, "Fine-tuning: at which size small photos are tuned"; photos of 64 px are read best at 160 px, below and above worse,
 # by mobilenetv2_100 and the embedded network.
 # Kolesnikov et al. (2020), "Big Transfer", arXiv:1912.11370, tune photos below 96 px at 128.
 ENLARGED = 2.5
 LEAST_PX = 128
-LEAST_SHARE = LEAST_PX / 224  # of the network's input
+LEAST_SHARE = 4 / 7  # of the network's input: 128 of 224 px, 192 of 299
 STEP_PX = 32
 SMALLER = 0.75  # of the network's input, at most
 
@@ -63,8 +63,10 @@ class Situation:
     n_right: int
     "right answers of the probe on photos it had not seen"
     n_answered: int
-    fitted: float
-    "share of the photos that the probe was solved on that it gets right, 0 to 1"
+    n_solved: int
+    "photos that the probe was solved on: train and val"
+    n_missed: int
+    "of these, that it gets wrong all the same"
     photo_px: int
     "shorter side that nine in ten training photos do not exceed; 0 where nobody knows"
     input_px: int
@@ -255,10 +257,12 @@ def against(situation: Situation) -> tuple[str, ...]:
             f"the head alone gets {_accuracy(one)}, so about {one.error * one.n_select:.0f} of {one.n_select} val photos are wrong: "
             f"a gain could not be told from chance"
         )
-    if one.fitted > FITTED_AT_MOST:
+    elif one.n_missed < min(WRONG_AT_LEAST, LEFT_TO_TEACH * one.n_solved):
+        but = f" but {one.n_missed}" if one.n_missed else ""
         found.append(
-            f"the head alone gets {_share(one.fitted)} of the photos right that it was solved on, so they have nothing left to teach the "
-            f"network, and what helps is more of them"
+            f"the head alone gets all{but} of the {one.n_solved} photos right that it was solved on (fewer than "
+            f"{min(WRONG_AT_LEAST, LEFT_TO_TEACH * one.n_solved):.1f} wrong leave hardly anything to learn from them): more photos would "
+            f"help, not more of the network"
         )
     if one.worth < TRAIN_AT_LEAST <= one.n_train:
         found.append(f"{_worth(one)}, too few to change more than the head ({TRAIN_AT_LEAST} are the least)")
@@ -288,11 +292,6 @@ def _worth(one: Situation) -> str:
 def _accuracy(one: Situation) -> str:
     low, high = wilson(one.n_right, one.n_answered)
     return f"{1 - one.error:.3f} of photos it has not seen right (95 %: {low:.3f} to {high:.3f})"
-
-
-def _share(share: float) -> str:
-    """In per cent, `all` only where it is."""
-    return "all" if share == 1 else f"{math.floor(1000 * share) / 10:.1f} %"
 
 
 def _duration(seconds: float) -> str:

@@ -48,12 +48,12 @@ class Sample:
     open_s: float = 0.0
 
 
-def situation_of(task: Task, logits: np.ndarray, photos: np.ndarray, fitted: float) -> Situation:
+def situation_of(task: Task, logits: np.ndarray, photos: np.ndarray, own: tuple[int, int]) -> Situation:
     """The situation after the probe.
 
     Args:
         logits [n, k]: what the probe said of `photos`, not having seen them.
-        fitted: share of the photos that it was solved on that it gets right, 0 to 1.
+        own: how many photos the probe was solved on, and how many of these it gets wrong all the same.
     """
     counts = np.bincount(task.table.labels[task.fit], minlength=task.n_classes)
     sides = [min(task.table.photos[i].width, task.table.photos[i].height) for i in task.fit]
@@ -66,7 +66,8 @@ def situation_of(task: Task, logits: np.ndarray, photos: np.ndarray, fitted: flo
         evenness=_evenness(counts),
         n_right=int((logits.argmax(1) == task.table.labels[photos]).sum()),
         n_answered=len(photos),
-        fitted=fitted,
+        n_solved=own[0],
+        n_missed=own[1],
         photo_px=int(np.quantile(sides, 0.9, method="higher")) if sides else 0,
         input_px=task.network.preprocessing.input_px,
         norm=_norm_of(task.network),
