@@ -260,9 +260,8 @@ def against(situation: Situation) -> tuple[str, ...]:
     elif one.n_missed < min(WRONG_AT_LEAST, LEFT_TO_TEACH * one.n_solved):
         but = f" but {one.n_missed}" if one.n_missed else ""
         found.append(
-            f"the head alone gets all{but} of the {one.n_solved} photos right that it was solved on (fewer than "
-            f"{min(WRONG_AT_LEAST, LEFT_TO_TEACH * one.n_solved):.1f} wrong leave hardly anything to learn from them): more photos would "
-            f"help, not more of the network"
+            f"the head alone gets all{but} of the {one.n_solved} photos right that it was solved on, which leaves hardly anything to learn "
+            f"from them: more photos would help, not more of the network"
         )
     if one.worth < TRAIN_AT_LEAST <= one.n_train:
         found.append(f"{_worth(one)}, too few to change more than the head ({TRAIN_AT_LEAST} are the least)")
