@@ -339,7 +339,7 @@ def test_after_ctrl_c_the_same_command_continues(tiny_weights: Path, tmp_path: P
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     store = Path(os.environ["HEADSTART_CACHE"]) / "store"
     deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline and not any(store.rglob("rows-*")):
+    while process.poll() is None and time.monotonic() < deadline and not any(path.stat().st_size for path in store.rglob("rows-*")):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
