@@ -2,9 +2,9 @@
 
     python bench/recipes.py --out FOLDER [--seed 0] [RECIPE ...]
 
-resnet50_keras_v1 (weights to layer3), inception_v3 (to Mixed_7a) where the recipe names it, and vit_tiny for `photos`, which tunes only
-where that is likely to pay: of these networks, on these photos, in vit_tiny alone. `cifar10-resnet50` has a benchmark of
-its own, bench/cifar10.py. Each run starts with an empty store, so its minutes are all there is. Photos and weights: shared/.
+resnet50_keras_v1 (weights to layer3), inception_v3 (to Mixed_7a) where the recipe names it, and vit_tiny for `photos`.
+`cifar10-resnet50` has a benchmark of its own, bench/cifar10.py. Each run starts with an empty store, so its minutes are all there is.
+Photos and weights: shared/.
 
 A killed benchmark goes on where it was: finished runs in FOLDER are only read, an unfinished one is continued.
 """
